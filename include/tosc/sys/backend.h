@@ -1,0 +1,159 @@
+/*
+ * For writers of backends: the table of operations that a store has to offer.
+ *
+ * A backend moves bytes and a version, nothing else. Four operations are required (read,
+ * write, try_write, wait); the others make commits cheap and may be NULL. All may be called
+ * from any thread, several at a time, and never with a lock of the caller's that a wait
+ * could deadlock on. They return 0 or a negative code of <tosc/error.h>, and on failure
+ * leave every `ret_` output untouched.
+ *
+ * Positions. A tosc_position names one state of one store. `version` and `stored` are what
+ * users see. `store_id` tells a store from another one that later has the same name (a file
+ * deleted and made again); a backend that cannot tell leaves it zero. `cookie` is the
+ * backend's own (an offset, a generation) and is a hint: an operation that is given a
+ * position with a wrong cookie is slower, never wrong.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef TOSC_SYS_BACKEND_H
+#define TOSC_SYS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tosc_position {
+    bool stored; /* false: the store holds nothing, the rest is zero */
+    int64_t version;
+    uint8_t store_id[16];
+    uint64_t cookie[2];
+} tosc_position;
+
+/* Reference-counted bytes that never change. */
+typedef struct tosc_blob {
+    size_t size;
+    int refs; /* atomic */
+    unsigned char data[];
+} tosc_blob;
+
+/* A new blob of `size` bytes to be filled by the caller, with one reference; NULL: no memory. */
+tosc_blob *tosc_blob_new(size_t size);
+tosc_blob *tosc_blob_ref(tosc_blob *blob);
+/* Drops a reference. NULL is accepted; returns NULL. */
+tosc_blob *tosc_blob_unref(tosc_blob *blob);
+
+/* What a read found. */
+typedef struct tosc_data {
+    tosc_position at;    /* the state that these bytes lead to */
+    bool whole;          /* all that is stored; else only what came after a position */
+    tosc_blob *bytes;    /* owned by the receiver; NULL: no bytes */
+    uint64_t base_bytes; /* size of the base, */
+    uint64_t tail_bytes; /* and of what was appended to it since */
+} tosc_data;
+
+/* Identifies one commit for ever, so that a lost reply can be looked up. */
+typedef struct tosc_commit_id {
+    uint8_t bytes[16];
+} tosc_commit_id;
+
+/* Something that ends a wait: see tosc_event_set(). */
+typedef struct tosc_event tosc_event;
+
+tosc_event *tosc_event_new(void);           /* NULL: no memory or no descriptors */
+tosc_event *tosc_event_free(tosc_event *event);
+void tosc_event_set(tosc_event *event);     /* stays set; async-signal-safe; any thread */
+bool tosc_event_is_set(const tosc_event *event);
+int tosc_event_fd(const tosc_event *event); /* readable once set; stays owned by the event */
+
+/*
+ * `holder`, where it appears, is an arbitrary address that identifies the caller who has
+ * taken the exclusive lock with `lock`; NULL for a caller who has not. Operations of other
+ * holders wait for the lock.
+ */
+struct tosc_backend_ops {
+    size_t size;      /* sizeof(struct tosc_backend_ops) */
+    const char *name; /* "file" */
+
+    /* Ends the backend. Called once, when the last reference goes. */
+    void (*destroy)(void *impl);
+
+    /* All that is stored, atomically, with its version (ret->whole is true). */
+    int (*read)(void *impl, tosc_data *ret);
+
+    /* Replaces all that is stored, whatever it is. */
+    int (*write)(void *impl, const void *holder, const void *data, size_t size,
+                 tosc_position *ret);
+
+    /*
+     * Replaces all that is stored if its version is *expected (and its id is expected_id,
+     * when that is not NULL); with expected NULL, if nothing is stored. TOSC_ECONFLICT else.
+     */
+    int (*try_write)(void *impl, const void *holder, const void *data, size_t size,
+                     const int64_t *expected, const uint8_t *expected_id,
+                     tosc_position *ret);
+
+    /*
+     * Waits until the store is no longer at `known`, for at most timeout_ms (-1: for ever).
+     * `stop` (may be NULL) ends the wait early, as does a signal: TOSC_EINTR. A change that
+     * came before the call counts. *ret_changed may be true without a change, not false with one.
+     */
+    int (*wait)(void *impl, const tosc_position *known, int64_t timeout_ms,
+                const tosc_event *stop, bool *ret_changed);
+
+    /* ---- optional ---- */
+
+    /*
+     * Adds bytes after what is stored if the store is at `known`, and makes that the next
+     * version. TOSC_ECONFLICT if it is not. When it returns 0 the bytes are as durable as
+     * the backend promises. TOSC_EUNKNOWN only after `id` has been looked for in vain.
+     */
+    int (*append)(void *impl, const void *holder, const void *data, size_t size,
+                  const tosc_commit_id *id, const tosc_position *known, tosc_data *ret);
+
+    /*
+     * What was added after `known` (whole false), nothing (bytes NULL, whole false), or, when
+     * that cannot be told because the base is another one, everything (whole true).
+     */
+    int (*read_since)(void *impl, const tosc_position *known, tosc_data *ret);
+
+    /*
+     * Whether the store has left `known`: 1 yes, 0 no, or TOSC_EUNSUPPORTED where only I/O
+     * could tell. Takes well under a microsecond, never blocks.
+     */
+    int (*changed)(void *impl, const tosc_position *known);
+
+    /*
+     * Replaces the base by `data`, which says the same as everything stored up to `of`. What
+     * was added after `of` is kept behind it, and the version stays. TOSC_ECONFLICT when the
+     * base is no longer the one that `of` came from.
+     */
+    int (*compact)(void *impl, const void *holder, const void *data, size_t size,
+                   const tosc_position *of, tosc_data *ret);
+
+    /*
+     * The exclusive lock: between lock and unlock no other holder, in this process or another,
+     * can change the store. Waits until deadline_ns on CLOCK_MONOTONIC (INT64_MAX: for ever);
+     * a signal gives TOSC_EINTR. A holder that dies frees it. Not recursive.
+     */
+    int (*lock)(void *impl, const void *holder, int64_t deadline_ns);
+    int (*unlock)(void *impl, const void *holder);
+};
+
+typedef struct tosc_backend tosc_backend;
+
+/*
+ * A backend with one reference, over `impl`, which it takes: ops->destroy(impl) is called
+ * when the last reference goes. On failure (NULL: no memory) impl stays the caller's.
+ * `ops` must outlive the backend.
+ */
+tosc_backend *tosc_backend_new(const struct tosc_backend_ops *ops, void *impl);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,662 @@
+/*
+ * The graph of linked objects: finding them by oid, counting their links, and making a
+ * commit visible.
+ *
+ * A linked object is in the Manager's table, which owns a reference to it. Its `links` say
+ * how many elements of linked states refer to it. An object whose count falls to zero is
+ * unlinked: it leaves the table, its oid becomes 0, and the links that went out of it are
+ * taken back in turn. All processes count alike, since they apply the same commits, so
+ * nobody has to tell anybody which objects are gone. Only cycles must be told: a committer
+ * looks for them now and then and names them in its record.
+ *
+ * A commit is applied in two steps. The first prepares everything that can fail or run
+ * Python code: copies, room in tables. The second swaps the new states in; it runs no Python
+ * code, so nobody can see half a commit. What it replaces is kept until the caller has let
+ * go of everything. Should the second step fail for want of memory all the same, the Manager
+ * forgets that it has loaded the store and reads it anew at the next use.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "manager.h"
+#include "state.h"
+#include "wrap.h"
+
+#define CELL_OID 1
+#define FLAG_REF_KEYS 1 /* some key is or holds a wrapper */
+#define FLAG_LISTED 2   /* named by the graph that is being read */
+
+/* ---- lists of deltas ---- */
+
+Delta *
+deltas_add(DeltaList *list, DObject *object)
+{
+    if (list->count == list->room) {
+        Py_ssize_t room = list->room ? list->room * 2 : 4;
+        Delta *items = PyMem_Realloc(list->items, (size_t) room * sizeof(*items));
+        if (items == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        list->items = items;
+        list->room = room;
+    }
+    Delta *delta = &list->items[list->count++];
+    *delta = (Delta){.object = (DObject *) Py_NewRef((PyObject *) object)};
+    return delta;
+}
+
+void
+deltas_clear(DeltaList *list)
+{
+    DeltaList old = *list;
+    *list = (DeltaList){0};
+    for (Py_ssize_t i = 0; i < old.count; i++) {
+        Delta *delta = &old.items[i];
+        Py_XDECREF(delta->whole);
+        Py_XDECREF(delta->next);
+        if (delta->owns_ops) {
+            OpList ops = {delta->ops, delta->n_ops, delta->n_ops};
+            oplist_clear(&ops);
+        }
+        reflist_clear(&delta->traffic.in);
+        reflist_clear(&delta->traffic.out);
+        Py_DECREF(delta->object);
+    }
+    PyMem_Free(old.items);
+}
+
+/* ---- the table: open addressing, linear probing; oids are dense, so they are their own hash ---- */
+
+static size_t
+table_slot(const Manager *m, uint64_t oid)
+{
+    size_t mask = m->table_size - 1;
+    size_t i = (size_t) oid & mask;
+    while (m->table[i] != NULL && m->table[i]->oid != oid) {
+        i = (i + 1) & mask;
+    }
+    return i;
+}
+
+DObject *
+graph_find(Manager *m, uint64_t oid)
+{
+    return m->table_size == 0 ? NULL : m->table[table_slot(m, oid)];
+}
+
+static int
+table_reserve(Manager *m, size_t more)
+{
+    size_t need = (m->table_used + more) * 3 / 2 + 8;
+    if (need <= m->table_size) {
+        return 0;
+    }
+    size_t size = m->table_size ? m->table_size : 16;
+    while (size < need) {
+        size *= 2;
+    }
+    DObject **table = PyMem_Calloc(size, sizeof(*table));
+    if (table == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    DObject **old = m->table;
+    size_t old_size = m->table_size;
+    m->table = table;
+    m->table_size = size;
+    for (size_t i = 0; i < old_size; i++) {
+        if (old[i] != NULL) {
+            m->table[table_slot(m, old[i]->oid)] = old[i];
+        }
+    }
+    PyMem_Free(old);
+    return 0;
+}
+
+/* Room was reserved. Takes a new reference. */
+static void
+table_insert(Manager *m, DObject *object)
+{
+    size_t i = table_slot(m, object->oid);
+    if (m->table[i] == NULL) {
+        m->table[i] = (DObject *) Py_NewRef((PyObject *) object);
+        m->table_used++;
+    }
+}
+
+/* Gives the table's reference to the caller; closes the gap so that probing needs no marks. */
+static DObject *
+table_remove(Manager *m, uint64_t oid)
+{
+    size_t mask = m->table_size - 1;
+    size_t hole = table_slot(m, oid);
+    DObject *object = m->table[hole];
+    if (object == NULL) {
+        return NULL;
+    }
+    for (size_t i = (hole + 1) & mask; m->table[i] != NULL; i = (i + 1) & mask) {
+        size_t home = (size_t) m->table[i]->oid & mask;
+        if (((i - home) & mask) >= ((i - hole) & mask)) {
+            m->table[hole] = m->table[i];
+            hole = i;
+        }
+    }
+    m->table[hole] = NULL;
+    m->table_used--;
+    return object;
+}
+
+int
+graph_init(Manager *m)
+{
+    PyObject *state = PyList_New(0);
+    m->cell = dobject_new(tosc_state->DList_Type, KIND_LIST, state);
+    if (m->cell == NULL || table_reserve(m, 1) < 0) {
+        return -1;
+    }
+    m->cell->manager = (Manager *) Py_NewRef((PyObject *) m);
+    m->cell->oid = CELL_OID;
+    m->cell->links = 1;
+    m->next_oid = CELL_OID + 1;
+    table_insert(m, m->cell);
+    return 0;
+}
+
+int
+graph_traverse(Manager *m, visitproc visit, void *arg)
+{
+    Py_VISIT(m->cell);
+    for (size_t i = 0; i < m->table_size; i++) {
+        Py_VISIT(m->table[i]);
+    }
+    for (Py_ssize_t i = 0; i < m->aged.count; i++) {
+        Py_VISIT(m->aged.items[i]);
+    }
+    return 0;
+}
+
+void
+graph_free(Manager *m)
+{
+    DObject **table = m->table;
+    size_t size = m->table_size;
+    m->table = NULL;
+    m->table_size = m->table_used = 0;
+    m->loaded = false;
+    for (size_t i = 0; i < size; i++) {
+        if (table[i] != NULL) {
+            table[i]->oid = 0;
+            table[i]->links = 0;
+            Py_DECREF(table[i]);
+        }
+    }
+    PyMem_Free(table);
+    reflist_clear(&m->aged);
+    Py_CLEAR(m->cell);
+}
+
+/* ---- older states ---- */
+
+static int64_t
+oldest_start(const Manager *m)
+{
+    int64_t oldest = INT64_MAX;
+    for (Transaction *tx = m->open; tx != NULL; tx = tx->next) {
+        if (tx->start < oldest) {
+            oldest = tx->start;
+        }
+    }
+    return oldest;
+}
+
+/* Cuts off the states that nobody can need; true if none is left. */
+static bool
+cut_older(DObject *object, int64_t oldest, RefList *drops)
+{
+    OldState **link = &object->older;
+    int64_t newer_since = object->since;
+    while (*link != NULL && newer_since > oldest) {
+        newer_since = (*link)->since;
+        link = &(*link)->next;
+    }
+    OldState *old = *link;
+    *link = NULL;
+    while (old != NULL) {
+        OldState *next = old->next;
+        if (reflist_add(drops, old->state) < 0) {
+            PyErr_Clear(); /* then it is released here, which may run finalisers early */
+        }
+        Py_DECREF(old->state);
+        PyMem_Free(old);
+        old = next;
+    }
+    return object->older == NULL;
+}
+
+void
+graph_forget(Manager *m, RefList *drops)
+{
+    if (m->aged.count == 0 || (m->open != NULL && m->aged.count < 64)) {
+        return;
+    }
+    int64_t oldest = oldest_start(m);
+    Py_ssize_t kept = 0;
+    for (Py_ssize_t i = 0; i < m->aged.count; i++) {
+        PyObject *object = m->aged.items[i];
+        if (!cut_older((DObject *) object, oldest, drops)) {
+            m->aged.items[kept++] = object;
+        } else {
+            if (reflist_add(drops, object) < 0) {
+                PyErr_Clear();
+            }
+            Py_DECREF(object);
+        }
+    }
+    m->aged.count = kept;
+}
+
+/* ---- applying a commit ---- */
+
+static int
+collect(DObject *wrapper, void *arg)
+{
+    return reflist_add(arg, (PyObject *) wrapper);
+}
+
+static bool
+all_plain(const Delta *delta)
+{
+    for (Py_ssize_t i = 0; i < delta->n_ops; i++) {
+        if (!op_is_plain(delta->object->kind, &delta->ops[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int
+do_ops(Delta *delta, PyObject *state)
+{
+    int kind = delta->object->kind;
+    delta->traffic.ref_keys = delta->object->flags & FLAG_REF_KEYS;
+    for (Py_ssize_t i = 0; i < delta->n_ops; i++) {
+        if (op_apply(kind, state, &delta->ops[i], &delta->traffic) < 0) {
+            return -1;
+        }
+    }
+    if (delta->traffic.ref_keys) {
+        delta->object->flags |= FLAG_REF_KEYS;
+    }
+    return 0;
+}
+
+static int
+prepare_whole(Delta *delta)
+{
+    DObject *object = delta->object;
+    delta->next = Py_NewRef(delta->whole);
+    if (!delta->fresh
+        && state_visit(object->kind, object->state, collect, &delta->traffic.out) != 0) {
+        return -1;
+    }
+    if (state_visit(object->kind, delta->next, collect, &delta->traffic.in) != 0) {
+        return -1;
+    }
+    if (state_has_ref_keys(object->kind, delta->next)) {
+        object->flags |= FLAG_REF_KEYS;
+    }
+    return 0;
+}
+
+static int
+prepare(Delta *delta, bool keep_old)
+{
+    if (delta->whole != NULL) {
+        return prepare_whole(delta);
+    }
+    DObject *object = delta->object;
+    if (!keep_old && Py_REFCNT(object->state) == 1 + delta->held && all_plain(delta)) {
+        return 0; /* in place, in the second step */
+    }
+    delta->next = state_copy(object->kind, object->state);
+    return delta->next == NULL ? -1 : do_ops(delta, delta->next);
+}
+
+/* The first step for all: room for everything that the second one will need. */
+static int
+prepare_all(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare)
+{
+    size_t fresh = 0;
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        Delta *delta = &deltas->items[i];
+        fresh += delta->fresh;
+        if (prepare(delta, keep_old) < 0) {
+            return -1;
+        }
+        if (keep_old && !delta->fresh) {
+            OldState *old = PyMem_Calloc(1, sizeof(*old));
+            if (old == NULL) {
+                PyErr_NoMemory();
+                return -1;
+            }
+            old->next = *spare;
+            *spare = old;
+        }
+    }
+    if (keep_old && reflist_reserve(&m->aged, deltas->count) < 0) {
+        return -1;
+    }
+    return table_reserve(m, fresh);
+}
+
+static void
+keep_older(Manager *m, DObject *object, OldState **spare)
+{
+    OldState *old = *spare;
+    *spare = old->next;
+    if (object->older == NULL) {
+        reflist_add(&m->aged, (PyObject *) object);
+    }
+    old->state = Py_NewRef(object->state);
+    old->since = object->since;
+    old->next = object->older;
+    object->older = old;
+}
+
+static int
+swap(Manager *m, Delta *delta, bool keep_old, OldState **spare)
+{
+    DObject *object = delta->object;
+    if (delta->fresh) {
+        table_insert(m, object);
+    } else if (keep_old) {
+        keep_older(m, object, spare);
+    }
+    object->since = m->seq;
+    if (delta->next == NULL && Py_REFCNT(object->state) > 1 + delta->held) {
+        /* Somebody has begun to look at it since the first step. */
+        delta->next = state_copy(object->kind, object->state);
+        if (delta->next == NULL || do_ops(delta, delta->next) < 0) {
+            return -1;
+        }
+    }
+    if (delta->next == NULL) {
+        return do_ops(delta, object->state);
+    }
+    PyObject *old = object->state;
+    object->state = delta->next;
+    delta->next = old; /* released with the delta */
+    return 0;
+}
+
+/* ---- links ---- */
+
+typedef struct Recount {
+    Manager *m;
+    RefList doubtful; /* objects whose count fell to zero; strong, so that they stay */
+} Recount;
+
+static int
+link_in(DObject *wrapper, void *arg)
+{
+    (void) arg;
+    wrapper->links++;
+    return 0;
+}
+
+static int
+link_out(DObject *wrapper, void *arg)
+{
+    Recount *recount = arg;
+    if (wrapper->oid == 0 || wrapper->links == 0) {
+        return 0;
+    }
+    wrapper->links--;
+    if (wrapper->links > 0) {
+        recount->m->suspects++;
+        return 0;
+    }
+    return reflist_add(&recount->doubtful, (PyObject *) wrapper);
+}
+
+static int
+unlink_object(Recount *recount, DObject *object, RefList *drops)
+{
+    PyObject *owned = (PyObject *) table_remove(recount->m, object->oid);
+    int result = owned == NULL ? 0 : reflist_add(drops, owned);
+    Py_XDECREF(owned);
+    object->oid = 0;
+    object->links = 0;
+    if (result == 0) {
+        result = state_visit(object->kind, object->state, link_out, recount);
+    }
+    return result;
+}
+
+static int
+unlink_doubtful(Recount *recount, RefList *drops)
+{
+    while (recount->doubtful.count > 0) {
+        DObject *object = (DObject *) recount->doubtful.items[--recount->doubtful.count];
+        int result = 0;
+        if (object->links == 0 && object->oid != 0) {
+            result = unlink_object(recount, object, drops);
+        }
+        if (result == 0) {
+            result = reflist_add(drops, (PyObject *) object);
+        }
+        Py_DECREF(object);
+        if (result != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
+              RefList *drops)
+{
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        RefList *in = &deltas->items[i].traffic.in;
+        for (Py_ssize_t k = 0; k < in->count; k++) {
+            if (value_visit(in->items[k], link_in, NULL) != 0) {
+                return -1;
+            }
+        }
+    }
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        Delta *delta = &deltas->items[i];
+        for (Py_ssize_t k = 0; k < delta->traffic.out.count; k++) {
+            if (value_visit(delta->traffic.out.items[k], link_out, recount) != 0) {
+                return -1;
+            }
+        }
+        if (delta->fresh && delta->object->links == 0
+            && reflist_add(&recount->doubtful, (PyObject *) delta->object) < 0) {
+            return -1;
+        }
+    }
+    for (size_t i = 0; i < n_gone; i++) {
+        DObject *object = graph_find(recount->m, gone[i]);
+        if (object != NULL && unlink_object(recount, object, drops) < 0) {
+            return -1;
+        }
+    }
+    if (n_gone > 0) {
+        recount->m->suspects = 0;
+    }
+    return unlink_doubtful(recount, drops);
+}
+
+int
+graph_apply(Manager *m, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
+            Transaction *own, RefList *drops)
+{
+    bool keep_old = m->open_transactions > (own != NULL ? 1 : 0);
+    OldState *spare = NULL;
+    Recount recount = {.m = m};
+    int result = prepare_all(m, deltas, keep_old, &spare);
+    if (result == 0) {
+        int collecting = PyGC_Disable(); /* finalisers must not see half a commit */
+        m->seq++;
+        for (Py_ssize_t i = 0; i < deltas->count && result == 0; i++) {
+            result = swap(m, &deltas->items[i], keep_old, &spare);
+        }
+        if (result == 0) {
+            result = recount_links(&recount, deltas, gone, n_gone, drops);
+        }
+        if (result != 0) {
+            m->loaded = false;
+        }
+        if (collecting) {
+            PyGC_Enable();
+        }
+    }
+    while (spare != NULL) {
+        OldState *next = spare->next;
+        PyMem_Free(spare);
+        spare = next;
+    }
+    for (Py_ssize_t i = 0; i < recount.doubtful.count; i++) {
+        reflist_add(drops, recount.doubtful.items[i]);
+    }
+    reflist_clear(&recount.doubtful);
+    return result == 0 ? 0 : -1;
+}
+
+void
+graph_mark_fresh(Manager *m, DeltaList *deltas)
+{
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        DObject *object = deltas->items[i].object;
+        deltas->items[i].fresh = object != m->cell && graph_find(m, object->oid) != object;
+    }
+}
+
+/* ---- a whole graph ---- */
+
+static int
+check_listed(DObject *wrapper, void *arg)
+{
+    (void) arg;
+    return wrapper->flags & FLAG_LISTED ? 0 : 1;
+}
+
+static void
+mark_listed(DeltaList *deltas, bool listed)
+{
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        DObject *object = deltas->items[i].object;
+        object->flags = (uint8_t) (listed ? object->flags | FLAG_LISTED
+                                          : object->flags & ~FLAG_LISTED);
+    }
+}
+
+static int
+check_graph(DeltaList *deltas)
+{
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        Delta *delta = &deltas->items[i];
+        if (state_visit(delta->object->kind, delta->whole, check_listed, NULL) != 0) {
+            if (!PyErr_Occurred()) {
+                PyErr_Format(tosc_state->DataError,
+                             "damaged data: object %llu refers to one that is not stored",
+                             (unsigned long long) delta->object->oid);
+            }
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The objects that the new graph does not name leave the table. */
+static int
+drop_unlisted(Manager *m, RefList *drops)
+{
+    DObject **old = m->table;
+    size_t size = m->table_size;
+    for (size_t i = 0; i < size; i++) {
+        if (old[i] != NULL && !(old[i]->flags & FLAG_LISTED) && old[i] != m->cell) {
+            if (reflist_add(drops, (PyObject *) old[i]) < 0) {
+                return -1;
+            }
+        }
+    }
+    for (Py_ssize_t i = 0; i < drops->count; i++) {
+        DObject *object = (DObject *) drops->items[i];
+        if (dobject_check((PyObject *) object) && object->oid != 0
+            && !(object->flags & FLAG_LISTED) && object != m->cell
+            && graph_find(m, object->oid) == object) {
+            Py_XDECREF(table_remove(m, object->oid));
+            object->oid = 0;
+            object->links = 0;
+        }
+    }
+    return 0;
+}
+
+static int
+replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare)
+{
+    m->seq++;
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        Delta *delta = &deltas->items[i];
+        delta->next = Py_NewRef(delta->whole);
+        delta->object->links = delta->object == m->cell ? 1 : 0;
+        swap(m, delta, keep_old, spare);
+    }
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        DObject *object = deltas->items[i].object;
+        if (state_visit(object->kind, object->state, link_in, NULL) != 0) {
+            return -1;
+        }
+        if (object->kind <= KIND_SET && state_has_ref_keys(object->kind, object->state)) {
+            object->flags |= FLAG_REF_KEYS;
+        }
+    }
+    return 0;
+}
+
+int
+graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
+{
+    bool keep_old = m->open_transactions > 0;
+    OldState *spare = NULL;
+    mark_listed(deltas, true);
+    int result = check_graph(deltas);
+    for (Py_ssize_t i = 0; i < deltas->count && result == 0 && keep_old; i++) {
+        OldState *old = PyMem_Calloc(1, sizeof(*old));
+        if (old == NULL) {
+            PyErr_NoMemory();
+            result = -1;
+        } else {
+            old->next = spare;
+            spare = old;
+        }
+    }
+    if (result == 0
+        && (table_reserve(m, (size_t) deltas->count) < 0
+            || (keep_old && reflist_reserve(&m->aged, deltas->count) < 0))) {
+        result = -1;
+    }
+    if (result == 0) {
+        int collecting = PyGC_Disable();
+        result = drop_unlisted(m, drops);
+        if (result == 0) {
+            result = replace_states(m, deltas, keep_old, &spare);
+        }
+        m->suspects = 0;
+        m->loaded = result == 0;
+        if (collecting) {
+            PyGC_Enable();
+        }
+    }
+    mark_listed(deltas, false);
+    while (spare != NULL) {
+        OldState *next = spare->next;
+        PyMem_Free(spare);
+        spare = next;
+    }
+    return result;
+}

@@ -1,0 +1,725 @@
+/*
+ * Manager, the Python type. What it does is done in sync.c, graph.c and transaction.c; here
+ * are its arguments, its life and its end.
+ *
+ * All live Managers are in a list, so that their watchers can be stopped before the
+ * interpreter finalises, and so that a child of a fork can make its own usable: it has no
+ * watcher thread, and nobody there will ever give the turn back.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "backends.h"
+#include "codec.h"
+#include "errors.h"
+#include "manager.h"
+#include "state.h"
+#include "wrap.h"
+
+#include <pthread.h>
+
+volatile unsigned tosc_fork_generation;
+static Manager *live_managers; /* guarded by the GIL */
+
+static void
+forked(void)
+{
+    tosc_fork_generation++;
+}
+
+void
+managers_after_fork(Manager *m)
+{
+    m->fork_generation = tosc_fork_generation;
+    m->watcher = NULL; /* its thread is the parent's; the struct is left alone */
+    m->turn_taken = false;
+    m->exclusive = false;
+    m->turn_first = NULL;
+    m->turn_last = NULL;
+    /* Other threads' transactions will never end here. */
+    unsigned long self = PyThread_get_thread_ident();
+    for (Transaction *tx = m->open, *next; tx != NULL; tx = next) {
+        next = tx->next;
+        if (tx->thread != self) {
+            transaction_rollback(tx);
+        }
+    }
+    if (!m->closed && watcher_start(m) < 0) {
+        PyErr_Clear(); /* then nothing is seen before it is asked for */
+    }
+}
+
+/* ---- life ---- */
+
+static void
+join_live(Manager *m)
+{
+    m->following = live_managers;
+    if (live_managers != NULL) {
+        live_managers->previous = m;
+    }
+    live_managers = m;
+}
+
+static void
+leave_live(Manager *m)
+{
+    if (m->previous != NULL) {
+        m->previous->following = m->following;
+    } else if (live_managers == m) {
+        live_managers = m->following;
+    }
+    if (m->following != NULL) {
+        m->following->previous = m->previous;
+    }
+    m->previous = NULL;
+    m->following = NULL;
+}
+
+static int
+set_key(Manager *m, PyObject *key)
+{
+    if (key == NULL || key == Py_None) {
+        return 0;
+    }
+    if (!PyBytes_Check(key) || PyBytes_GET_SIZE(key) == 0) {
+        PyErr_SetString(PyBytes_Check(key) ? PyExc_ValueError : PyExc_TypeError,
+                        "key must be a non-empty bytes object");
+        return -1;
+    }
+    m->key = Py_NewRef(key);
+    return 0;
+}
+
+static PyObject *
+manager_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"backend", "key", "allowed_classes", NULL};
+    PyObject *backend;
+    PyObject *key = NULL;
+    PyObject *allowed = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OO:Manager", names, &backend, &key,
+                                     &allowed)) {
+        return NULL;
+    }
+    Manager *m = (Manager *) type->tp_alloc(type, 0);
+    if (m == NULL) {
+        return NULL;
+    }
+    m->backend = tosc_backend_of(backend);
+    if (m->backend == NULL || set_key(m, key) < 0) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    if (allowed != NULL && allowed != Py_None
+        && (m->allowed = codec_allowed(allowed)) == NULL) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    m->backend_object = Py_NewRef(backend);
+    m->ops = tosc_backend_ops(m->backend);
+    m->impl = tosc_backend_impl(m->backend);
+    m->fork_generation = tosc_fork_generation;
+    if (graph_init(m) < 0 || watcher_start(m) < 0) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    join_live(m);
+    return (PyObject *) m;
+}
+
+static int
+manager_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Manager *m = (Manager *) op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(m->backend_object);
+    Py_VISIT(m->allowed);
+    for (Py_ssize_t i = 0; i < m->drops.count; i++) {
+        Py_VISIT(m->drops.items[i]);
+    }
+    return graph_traverse(m, visit, arg);
+}
+
+static void
+stop_watching(Manager *m)
+{
+    if (m->fork_generation == tosc_fork_generation) {
+        watcher_stop(m);
+    }
+    m->watcher = NULL;
+}
+
+static int
+manager_clear(PyObject *op)
+{
+    Manager *m = (Manager *) op;
+    m->closed = true;
+    stop_watching(m);
+    graph_free(m);
+    Py_CLEAR(m->backend_object);
+    Py_CLEAR(m->allowed);
+    return 0;
+}
+
+static void
+manager_dealloc(PyObject *op)
+{
+    Manager *m = (Manager *) op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (m->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    leave_live(m);
+    manager_clear(op);
+    deltas_clear(&m->spent);
+    reflist_clear(&m->drops);
+    Py_CLEAR(m->key);
+    Py_CLEAR(m->chain);
+    tosc_backend_unref(m->backend);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/* Before the interpreter finalises: no thread of ours may ask for the GIL after that. */
+static PyObject *
+stop_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    Manager *m = live_managers;
+    while (m != NULL) {
+        if (m->watcher == NULL) {
+            m = m->following;
+            continue;
+        }
+        Py_INCREF(m);
+        stop_watching(m);
+        Py_DECREF(m);
+        m = live_managers; /* the list may have changed while the GIL was released */
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- reading ---- */
+
+/* The root as this context sees it: 1, 0 empty, -1. */
+static int
+get_root(Manager *m, PyObject **ret)
+{
+    PyObject *view = dobject_view(m->cell);
+    if (view == NULL) {
+        return -1;
+    }
+    int stored = PyList_GET_SIZE(view) > 0;
+    if (stored) {
+        *ret = Py_NewRef(PyList_GET_ITEM(view, 0));
+    }
+    Py_DECREF(view);
+    return stored;
+}
+
+static PyObject *
+root_or_default(Manager *m, PyObject *const *args, Py_ssize_t nargs, const char *name)
+{
+    PyObject *root;
+    int stored = get_root(m, &root);
+    if (stored != 0) {
+        return stored < 0 ? NULL : root;
+    }
+    if (nargs > 0) {
+        return Py_NewRef(args[0]);
+    }
+    return tosc_raise_format(tosc_state->EmptyStoreError,
+                             "nothing is stored yet: write something first, or give %s() a "
+                             "default",
+                             name);
+}
+
+static bool
+in_transaction(Manager *m)
+{
+    return transaction_current(m) != NULL;
+}
+
+static int
+at_most_one(Py_ssize_t nargs, const char *name)
+{
+    if (nargs > 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most 1 argument (%zd given)", name, nargs);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+up_to_date(Manager *m)
+{
+    return in_transaction(m) ? sync_enter(m) : sync_freshen(m);
+}
+
+PyDoc_STRVAR(read_doc,
+             "read($self, default=<unrepresentable>, /)\n--\n\n"
+             "The stored object.\n\n"
+             "The same object as last time while it is in the store, up to date. The store is\n"
+             "asked only where there may be something new. On an empty store: the default, or\n"
+             "EmptyStoreError if there is none.");
+
+static PyObject *
+manager_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    Manager *m = (Manager *) op;
+    if (at_most_one(nargs, "read") < 0 || up_to_date(m) < 0) {
+        return NULL;
+    }
+    return root_or_default(m, args, nargs, "read");
+}
+
+PyDoc_STRVAR(refresh_doc,
+             "refresh($self, default=<unrepresentable>, /)\n--\n\n"
+             "Ask the store for what is new, then the same as read().\n\n"
+             "Blocks until the store has answered. Inside a transaction the program goes on\n"
+             "seeing the state as of its start.");
+
+static PyObject *
+manager_refresh(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    Manager *m = (Manager *) op;
+    if (at_most_one(nargs, "refresh") < 0 || sync_pull(m) < 0) {
+        return NULL;
+    }
+    return root_or_default(m, args, nargs, "refresh");
+}
+
+PyDoc_STRVAR(snapshot_doc,
+             "snapshot($self, default=<unrepresentable>, /)\n--\n\n"
+             "A deep copy of the stored object in the original types.\n\n"
+             "It is not distributed: changes to it stay with it. Taken at one version.");
+
+static PyObject *
+manager_snapshot(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    Manager *m = (Manager *) op;
+    if (at_most_one(nargs, "snapshot") < 0 || up_to_date(m) < 0) {
+        return NULL;
+    }
+    PyObject *root;
+    int stored = get_root(m, &root);
+    if (stored <= 0) {
+        return stored < 0 ? NULL : root_or_default(m, args, nargs, "snapshot");
+    }
+    PyObject *plain = dobject_plain(root);
+    Py_DECREF(root);
+    return plain;
+}
+
+/* ---- writing ---- */
+
+/* A list of one, the root to be. */
+static PyObject *
+adopt_root(Manager *m, PyObject *value)
+{
+    PyObject *adopted = dobject_adopt(m->cell, value);
+    if (adopted == NULL) {
+        return NULL;
+    }
+    PyObject *list = PyList_New(1);
+    if (list == NULL) {
+        Py_DECREF(adopted);
+        return NULL;
+    }
+    PyList_SET_ITEM(list, 0, adopted);
+    return list;
+}
+
+/* The turn is ours. */
+static int
+commit_root(Manager *m, PyObject *list)
+{
+    Change *change = change_new(m->cell, m->cell->state);
+    int result = change == NULL ? -1 : change_add(change, OP_ASSIGN, 0, 0, list, NULL);
+    if (result == 0) {
+        result = sync_commit(m, change, &m->at, NULL);
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (change != NULL) {
+        change_free(change);
+    }
+    PyErr_Restore(type, value, traceback);
+    return result;
+}
+
+static bool
+is_conflict(void)
+{
+    PyObject *error = PyErr_Occurred();
+    return error == tosc_state->TransactionError;
+}
+
+PyDoc_STRVAR(write_doc,
+             "write($self, new, /)\n--\n\n"
+             "Replace the stored object, whatever it is.\n\n"
+             "Containers and custom objects are copied into their distributed forms, at any\n"
+             "depth; read() gives these. Inside a transaction the replacement is part of it.\n"
+             "Outside of one it does not fail because of others: the last writer wins. Blocks until\n"
+             "it is stored. SerializationError or TypeError: something in it cannot be stored;\n"
+             "StorageError: the store failed; nothing has changed then.");
+
+static PyObject *
+manager_write(PyObject *op, PyObject *value)
+{
+    Manager *m = (Manager *) op;
+    if (sync_load(m) < 0) {
+        return NULL;
+    }
+    PyObject *list = adopt_root(m, value);
+    if (list == NULL) {
+        return NULL;
+    }
+    int result;
+    if (in_transaction(m)) {
+        result = dobject_change(m->cell, OP_ASSIGN, 0, 0, list, NULL);
+    } else {
+        result = sync_enter(m) < 0 ? -1 : turn_take(m, INT64_MAX);
+        if (result == 0) {
+            result = commit_root(m, list);
+            turn_release(m);
+        }
+        /* A conflict has made us catch up; the lock makes sure that it stays so. */
+        while (result < 0 && is_conflict()) {
+            PyErr_Clear();
+            result = sync_lock(m, INT64_MAX);
+            if (result == 0) {
+                result = commit_root(m, list);
+                sync_unlock(m);
+            }
+        }
+    }
+    Py_DECREF(list);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* 1: it is the expected version; 0: it is another. */
+static int
+version_is(const tosc_position *at, PyObject *expected)
+{
+    if (expected == Py_None || !at->stored) {
+        return expected == Py_None && !at->stored;
+    }
+    int overflow;
+    long long version = PyLong_AsLongLongAndOverflow(expected, &overflow);
+    if (version == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    return !overflow && version == at->version;
+}
+
+static int
+try_write_now(Manager *m, PyObject *list, PyObject *expected)
+{
+    if (sync_enter(m) < 0 || turn_take(m, INT64_MAX) < 0) {
+        return -1;
+    }
+    int result = sync_pull(m);
+    if (result == 0) {
+        result = version_is(&m->at, expected);
+    }
+    if (result == 1 && commit_root(m, list) < 0) {
+        result = -1;
+        if (is_conflict()) {
+            PyErr_Clear();
+            result = 0;
+        }
+    }
+    turn_release(m);
+    return result;
+}
+
+PyDoc_STRVAR(try_write_doc,
+             "try_write($self, new, expected, /)\n--\n\n"
+             "Replace the stored object if its version is `expected` (None: if nothing is\n"
+             "stored). Returns whether it was replaced.\n\n"
+             "Blocks until the store has answered. Raises the errors of write().");
+
+static PyObject *
+manager_try_write(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"new", "expected", NULL};
+    Manager *m = (Manager *) op;
+    PyObject *value;
+    PyObject *expected;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:try_write", names, &value, &expected)) {
+        return NULL;
+    }
+    if (expected != Py_None && !PyLong_Check(expected)) {
+        PyErr_Format(PyExc_TypeError, "expected must be an int or None, not %.100s",
+                     Py_TYPE(expected)->tp_name);
+        return NULL;
+    }
+    if (sync_load(m) < 0) {
+        return NULL;
+    }
+    PyObject *list = adopt_root(m, value);
+    if (list == NULL) {
+        return NULL;
+    }
+    Transaction *top = transaction_current(m);
+    int result;
+    if (top != NULL) {
+        result = version_is(&top->at, expected);
+        if (result == 1 && dobject_change(m->cell, OP_ASSIGN, 0, 0, list, NULL) < 0) {
+            result = -1;
+        }
+    } else {
+        result = try_write_now(m, list, expected);
+    }
+    Py_DECREF(list);
+    return result < 0 ? NULL : PyBool_FromLong(result);
+}
+
+/* ---- questions ---- */
+
+static DObject *
+wrapper_argument(PyObject *object, const char *name)
+{
+    if (!dobject_check(object)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() argument must be a distributed object, not %.100s", name,
+                     Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    return (DObject *) object;
+}
+
+PyDoc_STRVAR(is_linked_doc,
+             "is_linked($self, obj, /)\n--\n\n"
+             "Whether a distributed object is in this Manager's store.\n\n"
+             "False for one that was removed from the container that held it (it keeps its\n"
+             "contents, and changes to it are local), was never stored, or belongs to another\n"
+             "Manager. Inside a transaction: as the transaction sees it.");
+
+static PyObject *
+manager_is_linked(PyObject *op, PyObject *arg)
+{
+    Manager *m = (Manager *) op;
+    DObject *object = wrapper_argument(arg, "is_linked");
+    if (object == NULL || sync_enter(m) < 0) {
+        return NULL;
+    }
+    if (object->manager != m) {
+        Py_RETURN_FALSE;
+    }
+    Transaction *top = transaction_current(m);
+    bool walk = m->suspects > 0
+                || (top != NULL && (top->changes != NULL || top->start != m->seq));
+    if (!walk) {
+        return PyBool_FromLong(object->oid != 0);
+    }
+    int reached = graph_reaches(m, top, object);
+    return reached < 0 ? NULL : PyBool_FromLong(reached);
+}
+
+PyDoc_STRVAR(is_dirty_doc,
+             "is_dirty($self, obj, /)\n--\n\n"
+             "Whether the transaction that is open in this context has changed the object.\n\n"
+             "Always false outside of a transaction: changes are then stored at once.");
+
+static PyObject *
+manager_is_dirty(PyObject *op, PyObject *arg)
+{
+    Manager *m = (Manager *) op;
+    DObject *object = wrapper_argument(arg, "is_dirty");
+    if (object == NULL || sync_enter(m) < 0) {
+        return NULL;
+    }
+    Transaction *top = object->manager == m ? transaction_current(m) : NULL;
+    Change *change = top == NULL ? NULL : transaction_find(top, object);
+    if (change != NULL && object->kind == KIND_OPAQUE && change->full != NULL
+        && ((OpaqueState *) change->full)->live != NULL) {
+        PyObject *before = graph_state_at(object, top->start);
+        PyObject *settled = opaque_settle(object, before, ((OpaqueState *) change->full)->live);
+        if (settled == NULL) {
+            return NULL;
+        }
+        Py_DECREF(settled);
+        return PyBool_FromLong(settled != before);
+    }
+    for (; change != NULL; change = change->below) {
+        if (change->whole || change->ops.count > 0) {
+            Py_RETURN_TRUE;
+        }
+    }
+    Py_RETURN_FALSE;
+}
+
+/* ---- the rest ---- */
+
+PyDoc_STRVAR(transaction_doc,
+             "transaction($self, /)\n--\n\n"
+             "A new transaction, to be used by 'with'. See Transaction.");
+
+static PyObject *
+manager_transaction(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (sync_enter((Manager *) op) < 0) {
+        return NULL;
+    }
+    return (PyObject *) transaction_new((Manager *) op);
+}
+
+PyDoc_STRVAR(close_doc,
+             "close($self, /)\n--\n\n"
+             "Stop watching the store. May be called again.\n\n"
+             "Objects that were read remain readable; changing them, and all other methods of\n"
+             "the Manager, raise ClosedError. Waits for the watcher thread to end.");
+
+static PyObject *
+manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Manager *m = (Manager *) op;
+    if (!m->closed) {
+        m->closed = true;
+        stop_watching(m);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+manager_enter(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return sync_enter((Manager *) op) < 0 ? NULL : Py_NewRef(op);
+}
+
+static PyObject *
+manager_exit(PyObject *op, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
+{
+    return manager_close(op, NULL);
+}
+
+static PyObject *
+manager_get_version(PyObject *op, void *Py_UNUSED(closure))
+{
+    Manager *m = (Manager *) op;
+    if (sync_load(m) < 0) {
+        return NULL;
+    }
+    Transaction *top = transaction_current(m);
+    const tosc_position *at = top != NULL ? &top->at : &m->at;
+    if (!at->stored) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromLongLong(at->version);
+}
+
+static PyObject *
+manager_get_backend(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((Manager *) op)->backend_object);
+}
+
+static PyObject *
+manager_get_closed(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((Manager *) op)->closed);
+}
+
+static PyObject *
+manager_repr(PyObject *op)
+{
+    Manager *m = (Manager *) op;
+    return PyUnicode_FromFormat("<%s of %R%s>", Py_TYPE(op)->tp_name, m->backend_object,
+                                m->closed ? ", closed" : "");
+}
+
+PyDoc_STRVAR(manager_doc,
+             "Manager(backend, *, key=None, allowed_classes=None)\n--\n\n"
+             "Keeps an object, and all that is in it, in a store that others share.\n\n"
+             "backend: where the bytes are kept: an InprocBackend, a FileBackend, or any object\n"
+             "with the four methods of BackendBase. It may serve several Managers.\n"
+             "key: bytes; every record is then authenticated with it before it is decoded, and\n"
+             "data that were written without it are refused (DataError).\n"
+             "allowed_classes: classes, or 'module.name' strings; stored data that need any\n"
+             "other class are refused (SerializationError) and nothing of them is run. Without\n"
+             "it whoever can write to the store can run code in this process, as with pickle.\n\n"
+             "A thread in the background sees what others commit. close(), or a 'with' block,\n"
+             "ends it. All methods may be called from any thread.");
+
+static PyMethodDef manager_methods[] = {
+    {"read", (PyCFunction) (void (*)(void)) manager_read, METH_FASTCALL, read_doc},
+    {"refresh", (PyCFunction) (void (*)(void)) manager_refresh, METH_FASTCALL, refresh_doc},
+    {"snapshot", (PyCFunction) (void (*)(void)) manager_snapshot, METH_FASTCALL, snapshot_doc},
+    {"write", manager_write, METH_O, write_doc},
+    {"try_write", (PyCFunction) (void (*)(void)) manager_try_write,
+     METH_VARARGS | METH_KEYWORDS, try_write_doc},
+    {"transaction", manager_transaction, METH_NOARGS, transaction_doc},
+    {"is_linked", manager_is_linked, METH_O, is_linked_doc},
+    {"is_dirty", manager_is_dirty, METH_O, is_dirty_doc},
+    {"close", manager_close, METH_NOARGS, close_doc},
+    {"__enter__", manager_enter, METH_NOARGS, "The Manager itself."},
+    {"__exit__", (PyCFunction) (void (*)(void)) manager_exit, METH_FASTCALL, "Close it."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef manager_getset[] = {
+    {"version", manager_get_version, NULL,
+     "The version of the state that this context sees: an int, or None if nothing is stored.",
+     NULL},
+    {"backend", manager_get_backend, NULL, "The backend that it was made with.", NULL},
+    {"closed", manager_get_closed, NULL, "Whether close() was called.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef manager_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Manager, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot manager_slots[] = {
+    {Py_tp_doc, (void *) manager_doc},
+    {Py_tp_new, manager_new},
+    {Py_tp_dealloc, manager_dealloc},
+    {Py_tp_traverse, manager_traverse},
+    {Py_tp_clear, manager_clear},
+    {Py_tp_repr, manager_repr},
+    {Py_tp_methods, manager_methods},
+    {Py_tp_getset, manager_getset},
+    {Py_tp_members, manager_members},
+    {0, NULL},
+};
+
+static PyType_Spec manager_spec = {
+    .name = "tosc.Manager",
+    .basicsize = sizeof(Manager),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = manager_slots,
+};
+
+static PyMethodDef stop_all_def = {"_stop_all", stop_all, METH_NOARGS, NULL};
+
+static int
+register_exit(void)
+{
+    PyObject *atexit = PyImport_ImportModule("atexit");
+    PyObject *function = atexit == NULL ? NULL : PyCFunction_New(&stop_all_def, NULL);
+    PyObject *result =
+        function == NULL ? NULL : PyObject_CallMethod(atexit, "register", "O", function);
+    Py_XDECREF(atexit);
+    Py_XDECREF(function);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+manager_init(PyObject *module, ToscState *state)
+{
+    static bool watching_forks;
+    if (!watching_forks) {
+        watching_forks = pthread_atfork(NULL, NULL, forked) == 0;
+    }
+    if (register_exit() < 0) {
+        return -1;
+    }
+    return tosc_add_type(module, &state->Manager_Type, &manager_spec, NULL, "Manager");
+}

@@ -1,0 +1,208 @@
+/*
+ * Manager and Transaction: their structs, and what the files that implement them offer to
+ * each other.
+ *
+ *   graph.c        which objects are linked (by oid), counting links, applying a commit
+ *   codec.c        records: commits and the whole graph as bytes, and back
+ *   sync.c         the turn; turning changes into commits and commits into changes
+ *   watcher.c      the background thread; compaction
+ *   transaction.c  Transaction, and which one belongs to this context
+ *   manager.c      the Python type
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef TOSC_PY_MANAGER_H
+#define TOSC_PY_MANAGER_H
+
+#include "changes.h"
+
+#include <tosc/backend.h>
+
+struct Waiter;
+struct Watcher;
+
+/* An older state of an object, as long as some open transaction may need it. */
+struct OldState {
+    PyObject *state;
+    int64_t since;
+    OldState *next; /* older still */
+};
+
+/* One object's part of a commit. */
+typedef struct Delta {
+    DObject *object; /* strong */
+    PyObject *whole; /* its new state, or NULL */
+    Op *ops;         /* else what to do; owned if owns_ops */
+    Py_ssize_t n_ops;
+    bool fresh;      /* was not linked before */
+    bool owns_ops;
+    bool held;       /* the committer holds a reference to the object's present state */
+    /* private to graph_apply */
+    PyObject *next;
+    Traffic traffic;
+} Delta;
+
+typedef struct DeltaList {
+    Delta *items;
+    Py_ssize_t count;
+    Py_ssize_t room;
+} DeltaList;
+
+struct Manager {
+    PyObject_HEAD
+    Py_ssize_t open_transactions; /* must come first: struct ManagerHead */
+    PyObject *weakrefs;
+
+    PyObject *backend_object;
+    tosc_backend *backend;
+    const struct tosc_backend_ops *ops;
+    void *impl;
+    PyObject *key;     /* bytes or NULL: authenticates records */
+    PyObject *allowed; /* frozenset of "module.qualname", or NULL: all classes may be loaded */
+    PyObject *chain;   /* bytes: what the next record is authenticated with, or NULL */
+
+    /* The state that memory holds. */
+    tosc_position at;
+    bool loaded;
+    bool closed;
+    int64_t seq; /* rises by one with each commit that is applied */
+    uint64_t base_bytes;
+    uint64_t tail_bytes;
+
+    /* The graph: a hash table of the linked objects, keyed by oid. */
+    DObject *cell; /* a hidden list with the root as its only element; empty: nothing stored */
+    DObject **table;
+    size_t table_size; /* a power of two */
+    size_t table_used;
+    uint64_t next_oid;
+    uint64_t suspects; /* objects that lost a link and kept another: maybe cyclic garbage */
+    RefList aged;      /* objects that have older states */
+
+    Transaction *open; /* outermost open transactions, linked */
+
+    /* The turn: who may talk to the store. Guarded by the GIL. */
+    bool turn_taken;
+    unsigned long turn_owner;
+    struct Waiter *turn_first;
+    struct Waiter *turn_last;
+    bool exclusive; /* the owner of the turn also holds the backend's lock */
+    int recent_conflicts;
+    DeltaList spent; /* what commits have replaced, released when the turn is */
+    RefList drops;
+
+    struct Watcher *watcher;
+    unsigned fork_generation;
+    Manager *previous; /* all live managers, for exit and fork */
+    Manager *following;
+};
+
+enum transaction_state { TX_NEW, TX_OPEN, TX_COMMITTING, TX_DONE };
+
+struct Transaction {
+    PyObject_HEAD
+    Manager *manager;
+    Transaction *outer;  /* strong: the one that was open in this context before (any Manager) */
+    Transaction *top;    /* the outermost of this Manager; itself: this is it (then not a reference) */
+    int state;
+    int level;
+    unsigned long thread;
+    PyObject *task; /* the asyncio task that opened it, or NULL */
+    PyObject *weakrefs;
+    /* in the outermost only */
+    int depth;        /* level of the innermost open block */
+    int64_t start;    /* sequence number of the state that it sees */
+    tosc_position at;
+    Change *changes;
+    Transaction *previous; /* open ones of the Manager */
+    Transaction *next;
+};
+
+/* ---- graph.c ---- */
+
+Delta *deltas_add(DeltaList *list, DObject *object);
+void deltas_clear(DeltaList *list);
+
+DObject *graph_find(Manager *m, uint64_t oid); /* borrowed; NULL: none (no exception) */
+int graph_init(Manager *m);
+void graph_free(Manager *m);
+int graph_traverse(Manager *m, visitproc visit, void *arg);
+/*
+ * Makes a commit visible: prepares all that can fail, then swaps at one blow. `own` is the
+ * transaction that made it, or NULL. `gone`: oids that the committer found to be garbage.
+ * What is dropped goes to `drops`, to be released by the caller when it holds nothing.
+ */
+int graph_apply(Manager *m, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
+                Transaction *own, RefList *drops);
+/* Sets delta->fresh: which objects are not in the table. */
+void graph_mark_fresh(Manager *m, DeltaList *deltas);
+/* The same for a whole graph: objects that it does not name are no longer linked. */
+int graph_replace(Manager *m, DeltaList *deltas, RefList *drops);
+/* Is it reachable from the root, as this transaction (or NULL: everybody) sees the graph? */
+int graph_reaches(Manager *m, Transaction *top, DObject *object);
+/* The linked objects that are not reachable: a new array of oids. */
+int graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count);
+/* "root['a'][3]" for a value that stands in the graph; a new reference. */
+PyObject *graph_path(Manager *m, Transaction *top, PyObject *value);
+/* Lets go of older states that no open transaction can need. */
+void graph_forget(Manager *m, RefList *drops);
+/* The state of an object at a sequence number: borrowed. */
+PyObject *graph_state_at(DObject *object, int64_t seq);
+/* What a transaction (NULL: nobody's) sees of an object: borrowed; NULL: exception. */
+PyObject *graph_view(DObject *object, Transaction *top);
+
+/* ---- sync.c ---- */
+
+/*
+ * Waits for the turn until deadline_ns (CLOCK_MONOTONIC; INT64_MAX: for ever), the GIL
+ * released. -1: exception (timeout, signal handler, re-entered by its owner).
+ */
+int turn_take(Manager *m, int64_t deadline_ns);
+bool turn_try(Manager *m);
+bool turn_is_mine(Manager *m);
+void turn_release(Manager *m);
+
+/* Common entry: not closed, and after a fork made usable again. -1: ClosedError. */
+int sync_enter(Manager *m);
+/* Memory holds something: reads the store if it was never read. */
+int sync_load(Manager *m);
+/* If the backend can tell for nothing that there is something newer, fetches it (not waiting for others). */
+int sync_freshen(Manager *m);
+/* Fetches what is new. Takes the turn unless it is the caller's. */
+int sync_pull(Manager *m);
+/*
+ * Stores changes that started from `at` and applies them. The turn is the caller's, and so
+ * remain the changes. -1: exception, exactly TransactionError if it is a conflict.
+ */
+int sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *own);
+/* The backend's exclusive lock, with the turn; and newest state. */
+int sync_lock(Manager *m, int64_t deadline_ns);
+void sync_unlock(Manager *m);
+int64_t tosc_monotonic_ns(void);
+
+/* ---- transaction.c ---- */
+
+/* The outermost transaction of `m` that is open in this context: borrowed, or NULL. */
+Transaction *transaction_current(Manager *m);
+Transaction *transaction_new(Manager *m);
+int transaction_begin(Transaction *self);
+/* Ends this block (and all open ones inside it). -1: exception; it is ended in any case. */
+int transaction_commit(Transaction *self);
+void transaction_rollback(Transaction *self);
+/* This transaction's change of an object, innermost block: NULL if none. */
+Change *transaction_find(Transaction *top, DObject *object);
+/* The same for writing: belongs to the innermost block. NULL: exception. */
+Change *transaction_change(Transaction *top, DObject *object);
+
+/* ---- watcher.c ---- */
+
+int watcher_start(Manager *m);
+void watcher_stop(Manager *m);    /* waits for it (the GIL released) */
+void watcher_moved(Manager *m);   /* the Manager is at another version now */
+void watcher_compact(Manager *m); /* replace the tail by a new base, in the background */
+
+/* ---- manager.c ---- */
+
+void managers_after_fork(Manager *m);
+extern volatile unsigned tosc_fork_generation;
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * The pickle module at our service: for values that emit.c leaves to it, and for reading.
+ *
+ * Persistent ids carry what is ours: in a record a number that names a wrapper or an extra
+ * value (emit.h); in an opaque object's pickle the place of a wrapper in a tuple. The
+ * functions behind them are bound to a capsule with the C struct that they work on. Reading
+ * uses a subclass of Unpickler whose find_class asks the Manager's list of allowed classes.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "pickling.h"
+
+#include "errors.h"
+#include "state.h"
+#include "wrap.h"
+
+/* What may be loaded even where a list of allowed classes is given: immutable or inert. */
+static const char *const harmless[] = {
+    "builtins.bool", "builtins.bytearray", "builtins.bytes", "builtins.complex",
+    "builtins.dict", "builtins.float", "builtins.frozenset", "builtins.int",
+    "builtins.list", "builtins.object", "builtins.range", "builtins.set",
+    "builtins.slice", "builtins.str", "builtins.tuple", "collections.Counter",
+    "collections.OrderedDict", "collections.defaultdict", "collections.deque",
+    "copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__",
+    "datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta",
+    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
+    "uuid.SafeUUID", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath",
+    "pathlib.PureWindowsPath", "pathlib.Path", "pathlib.PurePath", "ipaddress.IPv4Address",
+    "ipaddress.IPv6Address", "ipaddress.IPv4Network", "ipaddress.IPv6Network",
+    "array.array", "array._array_reconstructor", "_codecs.encode", NULL,
+};
+
+static PyObject *
+call_with_capsule(PyMethodDef *def, void *context)
+{
+    PyObject *capsule = PyCapsule_New(context, NULL, NULL);
+    if (capsule == NULL) {
+        return NULL;
+    }
+    PyObject *function = PyCFunction_New(def, capsule);
+    Py_DECREF(capsule);
+    return function;
+}
+
+PyObject *
+pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *context)
+{
+    PyObject *file = PyObject_CallNoArgs(tosc_state->io_BytesIO);
+    PyObject *function = file == NULL ? NULL : call_with_capsule(persistent_id, context);
+    PyObject *pickler = NULL;
+    PyObject *result = NULL;
+    if (function != NULL) {
+        pickler = PyObject_CallFunction((PyObject *) tosc_state->Pickler_Type, "Oi", file, 5);
+    }
+    if (pickler != NULL
+        && PyObject_SetAttr(pickler, tosc_state->str_persistent_id, function) == 0) {
+        PyObject *none = PyObject_CallMethodOneArg(pickler, tosc_state->str_dump, object);
+        if (none != NULL) {
+            Py_DECREF(none);
+            result = PyObject_CallMethodNoArgs(file, tosc_state->str_getvalue);
+        }
+    }
+    Py_XDECREF(pickler);
+    Py_XDECREF(function);
+    Py_XDECREF(file);
+    return result;
+}
+
+/* An Unpickler on the bytes, subject to the Manager's list. */
+static PyObject *
+open_unpickler(Manager *m, PyObject *bytes)
+{
+    PyObject *file = PyObject_CallOneArg(tosc_state->io_BytesIO, bytes);
+    if (file == NULL) {
+        return NULL;
+    }
+    PyObject *unpickler = PyObject_CallOneArg((PyObject *) tosc_state->Unpickler_Type, file);
+    Py_DECREF(file);
+    if (unpickler != NULL) {
+        PyObject *allowed = m != NULL && m->allowed != NULL ? m->allowed : Py_None;
+        if (PyObject_SetAttrString(unpickler, "allowed", allowed) < 0) {
+            Py_CLEAR(unpickler);
+        }
+    }
+    return unpickler;
+}
+
+PyObject *
+pickling_load(Manager *m, PyObject *bytes, PyMethodDef *persistent_load, void *context)
+{
+    PyObject *unpickler = open_unpickler(m, bytes);
+    PyObject *function = unpickler == NULL ? NULL : call_with_capsule(persistent_load, context);
+    PyObject *result = NULL;
+    if (function != NULL
+        && PyObject_SetAttr(unpickler, tosc_state->str_persistent_load, function) == 0) {
+        result = PyObject_CallMethodNoArgs(unpickler, tosc_state->str_load);
+    }
+    Py_XDECREF(function);
+    Py_XDECREF(unpickler);
+    return result;
+}
+
+/* find_class(self, module, name), bound by PyInstanceMethod. */
+static PyObject *
+find_class(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "find_class expected 2 arguments");
+        return NULL;
+    }
+    PyObject *allowed = PyObject_GetAttrString(args[0], "allowed");
+    if (allowed == NULL) {
+        return NULL;
+    }
+    if (allowed != Py_None) {
+        PyObject *name = PyUnicode_FromFormat("%S.%S", args[1], args[2]);
+        int found = name == NULL ? -1 : PySet_Contains(allowed, name);
+        if (found == 0) {
+            PyErr_Format(tosc_state->SerializationError,
+                         "stored data name %R, which is not among the allowed classes", name);
+        }
+        Py_XDECREF(name);
+        if (found <= 0) {
+            Py_DECREF(allowed);
+            return NULL;
+        }
+    }
+    Py_DECREF(allowed);
+    PyObject *base = (PyObject *) tosc_state->Unpickler_Type->tp_base;
+    PyObject *result = PyObject_CallMethodObjArgs(base, tosc_state->str_find_class, args[0],
+                                                  args[1], args[2], NULL);
+    if (result == NULL
+        && (PyErr_ExceptionMatches(PyExc_ImportError)
+            || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        tosc_raise_format(tosc_state->SerializationError,
+                          "stored data need %U.%U, which cannot be imported here", args[1],
+                          args[2]);
+    }
+    return result;
+}
+
+/* ---- opaque objects ---- */
+
+static PyObject *
+opaque_id(PyObject *capsule, PyObject *object)
+{
+    if (!dobject_check(object)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *refs = PyCapsule_GetPointer(capsule, NULL);
+    if (refs == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(refs); i++) {
+        if (PyList_GET_ITEM(refs, i) == object) {
+            return PyLong_FromSsize_t(i);
+        }
+    }
+    if (PyList_Append(refs, object) < 0) {
+        return NULL;
+    }
+    return PyLong_FromSsize_t(PyList_GET_SIZE(refs) - 1);
+}
+
+static PyObject *
+opaque_load(PyObject *capsule, PyObject *pid)
+{
+    PyObject *refs = PyCapsule_GetPointer(capsule, NULL);
+    Py_ssize_t index = refs == NULL ? -1 : PyLong_AsSsize_t(pid);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (index < 0 || index >= PyTuple_GET_SIZE(refs)) {
+        PyErr_SetString(tosc_state->DataError,
+                        "damaged data: an object names a reference that it does not have");
+        return NULL;
+    }
+    return Py_NewRef(PyTuple_GET_ITEM(refs, index));
+}
+
+static PyMethodDef opaque_id_def = {"persistent_id", opaque_id, METH_O, NULL};
+static PyMethodDef opaque_load_def = {"persistent_load", opaque_load, METH_O, NULL};
+
+PyObject *
+codec_dumps(PyObject *object, PyObject **ret_refs)
+{
+    PyObject *refs = PyList_New(0);
+    if (refs == NULL) {
+        return NULL;
+    }
+    PyObject *bytes = pickling_dump(object, &opaque_id_def, refs);
+    PyObject *tuple = bytes == NULL ? NULL : PyList_AsTuple(refs);
+    Py_DECREF(refs);
+    if (tuple == NULL) {
+        Py_XDECREF(bytes);
+        return NULL;
+    }
+    *ret_refs = tuple;
+    return bytes;
+}
+
+PyObject *
+codec_loads(Manager *m, PyObject *bytes, PyObject *refs)
+{
+    return pickling_load(m, bytes, &opaque_load_def, refs);
+}
+
+/* ---- the list of allowed classes ---- */
+
+static PyObject *
+name_of(PyObject *item)
+{
+    if (PyUnicode_Check(item)) {
+        return Py_NewRef(item);
+    }
+    if (!PyType_Check(item)) {
+        PyErr_Format(PyExc_TypeError,
+                     "allowed_classes: expected classes or 'module.name' strings, not %.100s",
+                     Py_TYPE(item)->tp_name);
+        return NULL;
+    }
+    PyObject *module = PyObject_GetAttr(item, tosc_state->str_module);
+    PyObject *name = module == NULL ? NULL : PyObject_GetAttr(item, tosc_state->str_qualname);
+    PyObject *result = name == NULL ? NULL : PyUnicode_FromFormat("%S.%S", module, name);
+    Py_XDECREF(module);
+    Py_XDECREF(name);
+    return result;
+}
+
+PyObject *
+codec_allowed(PyObject *iterable)
+{
+    if (PyUnicode_Check(iterable)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "allowed_classes must be an iterable of classes, not a string");
+        return NULL;
+    }
+    PyObject *iterator = PyObject_GetIter(iterable);
+    PyObject *set = iterator == NULL ? NULL : PySet_New(NULL);
+    bool good = set != NULL;
+    PyObject *item;
+    while (good && (item = PyIter_Next(iterator)) != NULL) {
+        PyObject *name = name_of(item);
+        good = name != NULL && PySet_Add(set, name) == 0;
+        Py_XDECREF(name);
+        Py_DECREF(item);
+    }
+    for (size_t i = 0; good && harmless[i] != NULL; i++) {
+        PyObject *name = PyUnicode_FromString(harmless[i]);
+        good = name != NULL && PySet_Add(set, name) == 0;
+        Py_XDECREF(name);
+    }
+    PyObject *result = good && !PyErr_Occurred() ? PyFrozenSet_New(set) : NULL;
+    Py_XDECREF(iterator);
+    Py_XDECREF(set);
+    return result;
+}
+
+/* ---- init ---- */
+
+static PyMethodDef find_class_def = {"find_class", (PyCFunction) (void (*)(void)) find_class,
+                                     METH_FASTCALL, NULL};
+
+int
+codec_init(PyObject *Py_UNUSED(module), ToscState *state)
+{
+    PyObject *pickle = PyImport_ImportModule("_pickle");
+    if (pickle == NULL) {
+        return -1;
+    }
+    state->Pickler_Type = (PyTypeObject *) PyObject_GetAttrString(pickle, "Pickler");
+    PyObject *base = PyObject_GetAttrString(pickle, "Unpickler");
+    Py_DECREF(pickle);
+    PyObject *function = PyCFunction_New(&find_class_def, NULL);
+    PyObject *method = function == NULL ? NULL : PyInstanceMethod_New(function);
+    if (base != NULL && method != NULL) {
+        state->Unpickler_Type = (PyTypeObject *) PyObject_CallFunction(
+            (PyObject *) &PyType_Type, "s(O){sOss}", "Unpickler", base, "find_class", method,
+            "__module__", "tosc");
+    }
+    Py_XDECREF(base);
+    Py_XDECREF(function);
+    Py_XDECREF(method);
+    return state->Pickler_Type == NULL || state->Unpickler_Type == NULL ? -1 : 0;
+}

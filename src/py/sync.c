@@ -1,0 +1,655 @@
+/*
+ * The synchroniser: turns changes into commits, and commits into changes.
+ *
+ * All that moves a Manager from one version to the next, a commit of ours or fetching those
+ * of others, is done by the one thread that has the turn. The turn is handed from thread to
+ * thread in the order of asking; while a thread waits for it, or for the store, it does not
+ * hold the GIL. Readers do not need the turn and never wait for it.
+ *
+ * A commit: encode the record; append it to the store, on condition that the store is where
+ * the transaction started; only then apply the very same operations to memory. So a commit
+ * that fails, in whatever way, has changed nothing in memory.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "codec.h"
+#include "errors.h"
+#include "state.h"
+#include "wrap.h"
+
+#include <string.h>
+#include <time.h>
+
+/* A tail is replaced by a new base when it has outgrown the base and this many bytes. */
+#define COMPACT_FROM (64 * 1024)
+
+int64_t
+tosc_monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t) now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* ---- the turn ---- */
+
+typedef struct Waiter {
+    PyThread_type_lock lock; /* released to wake us */
+    bool granted;
+    struct Waiter *next;
+} Waiter;
+
+bool
+turn_is_mine(Manager *m)
+{
+    return m->turn_taken && m->turn_owner == PyThread_get_thread_ident();
+}
+
+bool
+turn_try(Manager *m)
+{
+    if (m->turn_taken) {
+        return false;
+    }
+    m->turn_taken = true;
+    m->turn_owner = PyThread_get_thread_ident();
+    return true;
+}
+
+static void
+leave_queue(Manager *m, Waiter *self)
+{
+    Waiter **link = &m->turn_first;
+    Waiter *before = NULL;
+    while (*link != self) {
+        before = *link;
+        link = &before->next;
+    }
+    *link = self->next;
+    if (m->turn_last == self) {
+        m->turn_last = before;
+    }
+}
+
+/* Sleeps until it is granted: 0; -1 with an exception, no longer in the queue. */
+static int
+wait_in_queue(Manager *m, Waiter *self, int64_t deadline_ns)
+{
+    while (!self->granted) {
+        PY_TIMEOUT_T wait_us = -1;
+        if (deadline_ns != INT64_MAX) {
+            int64_t left = (deadline_ns - tosc_monotonic_ns()) / 1000;
+            wait_us = left > 0 ? left : 0;
+        }
+        PyLockStatus status;
+        Py_BEGIN_ALLOW_THREADS
+        status = PyThread_acquire_lock_timed(self->lock, wait_us, 1);
+        Py_END_ALLOW_THREADS
+        if (self->granted) {
+            break;
+        }
+        if (status == PY_LOCK_INTR && PyErr_CheckSignals() < 0) {
+            if (!self->granted) {
+                leave_queue(m, self);
+                return -1;
+            }
+            /* The handler took long enough for the turn to come: pass it on. */
+            m->turn_owner = PyThread_get_thread_ident();
+            turn_release(m);
+            return -1;
+        }
+        if (status == PY_LOCK_FAILURE && !self->granted) {
+            leave_queue(m, self);
+            PyErr_SetString(tosc_state->TransactionTimeoutError,
+                            "timed out while other threads were committing");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
+turn_take(Manager *m, int64_t deadline_ns)
+{
+    if (turn_try(m)) {
+        return 0;
+    }
+    if (turn_is_mine(m)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "a commit of this Manager is going on in this thread: nothing can be "
+                        "changed before it has ended");
+        return -1;
+    }
+    Waiter self = {.lock = PyThread_allocate_lock()};
+    if (self.lock == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyThread_acquire_lock(self.lock, 1);
+    if (m->turn_last != NULL) {
+        m->turn_last->next = &self;
+    } else {
+        m->turn_first = &self;
+    }
+    m->turn_last = &self;
+    int result = wait_in_queue(m, &self, deadline_ns);
+    if (result == 0) {
+        m->turn_owner = PyThread_get_thread_ident();
+    }
+    if (!self.granted) {
+        PyThread_release_lock(self.lock);
+    }
+    PyThread_free_lock(self.lock);
+    return result;
+}
+
+void
+turn_release(Manager *m)
+{
+    DeltaList spent = m->spent;
+    RefList drops = m->drops;
+    m->spent = (DeltaList){0};
+    m->drops = (RefList){0};
+    Waiter *next = m->turn_first;
+    if (next == NULL) {
+        m->turn_taken = false;
+    } else {
+        m->turn_first = next->next;
+        if (m->turn_first == NULL) {
+            m->turn_last = NULL;
+        }
+        m->turn_owner = 0;
+        next->granted = true; /* handed over: it stays taken */
+        PyThread_release_lock(next->lock);
+    }
+    if (spent.count > 0 || drops.count > 0) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        deltas_clear(&spent);
+        reflist_clear(&drops);
+        PyErr_Restore(type, value, traceback);
+    }
+    PyMem_Free(spent.items);
+    PyMem_Free(drops.items);
+}
+
+/* ---- entry ---- */
+
+int
+sync_enter(Manager *m)
+{
+    if (m->fork_generation != tosc_fork_generation) {
+        managers_after_fork(m);
+    }
+    if (m->closed) {
+        PyErr_SetString(tosc_state->ClosedError, "this Manager is closed");
+        return -1;
+    }
+    return 0;
+}
+
+static bool
+same_position(const tosc_position *a, const tosc_position *b)
+{
+    return a->stored == b->stored && a->version == b->version
+           && memcmp(a->store_id, b->store_id, sizeof(a->store_id)) == 0;
+}
+
+static void
+moved(Manager *m, const tosc_data *data)
+{
+    m->at = data->at;
+    m->base_bytes = data->base_bytes;
+    m->tail_bytes = data->tail_bytes;
+    watcher_moved(m);
+}
+
+/* ---- fetching ---- */
+
+static int
+empty_graph(Manager *m)
+{
+    DeltaList deltas = {0};
+    Delta *delta = deltas_add(&deltas, m->cell);
+    int result = -1;
+    if (delta != NULL && (delta->whole = PyList_New(0)) != NULL) {
+        result = graph_replace(m, &deltas, &m->drops);
+    }
+    deltas_clear(&deltas);
+    return result;
+}
+
+static int
+apply_record(Manager *m, Record *record)
+{
+    graph_mark_fresh(m, &record->deltas);
+    int result;
+    if (record->base) {
+        result = graph_replace(m, &record->deltas, &m->drops);
+        m->suspects = record->suspects;
+    } else {
+        result = graph_apply(m, &record->deltas, record->gone, record->n_gone, NULL, &m->drops);
+    }
+    if (result == 0) {
+        m->next_oid = record->next_oid;
+        return 0;
+    }
+    m->loaded = false;
+    if (!PyErr_ExceptionMatches(tosc_state->Error)
+        && !PyErr_ExceptionMatches(PyExc_MemoryError)
+        && PyErr_ExceptionMatches(PyExc_LookupError)) {
+        PyErr_SetString(tosc_state->DataError,
+                        "damaged data: a stored operation does not fit its object");
+    }
+    return -1;
+}
+
+static int
+apply_data(Manager *m, const tosc_data *data)
+{
+    bool reuse = !data->whole
+                 || (memcmp(m->at.store_id, data->at.store_id, sizeof(m->at.store_id)) == 0
+                     && data->at.version >= m->at.version);
+    RecordList records;
+    if (codec_decode(m, data->bytes->data, data->bytes->size, reuse, &records) < 0) {
+        return -1;
+    }
+    int result = 0;
+    if (data->whole && (records.count == 0 || !records.items[0].base)) {
+        PyErr_SetString(tosc_state->DataError,
+                        "the stored data do not begin with a whole state");
+        result = -1;
+    }
+    for (size_t i = 0; i < records.count && result == 0; i++) {
+        result = apply_record(m, &records.items[i]);
+    }
+    if (result == 0) {
+        Py_XSETREF(m->chain, Py_XNewRef(records.chain));
+    }
+    /* What the records replaced is released when the turn is. */
+    for (size_t i = 0; i < records.count; i++) {
+        if (m->spent.count == 0) {
+            PyMem_Free(m->spent.items);
+            m->spent = records.items[i].deltas;
+            records.items[i].deltas = (DeltaList){0};
+        }
+    }
+    codec_records_clear(&records);
+    return result;
+}
+
+static int
+read_store(Manager *m, bool since, tosc_data *ret)
+{
+    for (;;) {
+        int status;
+        tosc_position at = m->at;
+        Py_BEGIN_ALLOW_THREADS
+        status = since ? m->ops->read_since(m->impl, &at, ret) : m->ops->read(m->impl, ret);
+        Py_END_ALLOW_THREADS
+        if (status == TOSC_OK) {
+            return 0;
+        }
+        if (tosc_raise(status) < 0) {
+            return -1;
+        }
+    }
+}
+
+/* The turn is ours. */
+static int
+pull(Manager *m)
+{
+    tosc_data data = {0};
+    bool since = m->loaded && m->ops->read_since != NULL;
+    if (read_store(m, since, &data) < 0) {
+        return -1;
+    }
+    int result = 0;
+    bool news = data.whole ? !(m->loaded && same_position(&m->at, &data.at))
+                           : data.bytes != NULL;
+    if (news) {
+        result = data.at.stored && data.bytes != NULL ? apply_data(m, &data) : empty_graph(m);
+    }
+    if (result == 0) {
+        m->loaded = true;
+        moved(m, &data);
+    }
+    tosc_blob_unref(data.bytes);
+    return result;
+}
+
+int
+sync_pull(Manager *m)
+{
+    if (sync_enter(m) < 0) {
+        return -1;
+    }
+    if (turn_is_mine(m)) {
+        return pull(m);
+    }
+    if (turn_take(m, INT64_MAX) < 0) {
+        return -1;
+    }
+    int result = m->closed ? sync_enter(m) : pull(m);
+    turn_release(m);
+    return result;
+}
+
+int
+sync_load(Manager *m)
+{
+    if (sync_enter(m) < 0) {
+        return -1;
+    }
+    return m->loaded ? 0 : sync_pull(m);
+}
+
+int
+sync_freshen(Manager *m)
+{
+    if (sync_load(m) < 0) {
+        return -1;
+    }
+    if (m->ops->changed == NULL || m->turn_taken
+        || m->ops->changed(m->impl, &m->at) != 1) {
+        return 0;
+    }
+    if (!turn_try(m)) {
+        return 0; /* whoever has it will catch up */
+    }
+    int result = pull(m);
+    turn_release(m);
+    return result;
+}
+
+/* ---- committing ---- */
+
+static int
+conflict(Manager *m)
+{
+    if (m->recent_conflicts < 64) {
+        m->recent_conflicts += 4;
+    }
+    /* So that the next try starts from what is there now. Its faults are for the next try. */
+    if (pull(m) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_SetString(tosc_state->TransactionError,
+                    "the store was changed by somebody else since the transaction began; "
+                    "nothing of it was kept");
+    return -1;
+}
+
+/* What a transaction's copy of an opaque object has become; 1 if that is nothing new. */
+static int
+settle_opaque(Change *change)
+{
+    DObject *object = change->object;
+    OpaqueState *full = (OpaqueState *) change->full;
+    if (full == NULL || full->live == NULL) {
+        return full == NULL;
+    }
+    PyObject *settled = opaque_settle(object, object->state, full->live);
+    if (settled == NULL) {
+        return -1;
+    }
+    Py_SETREF(change->full, settled);
+    return settled == object->state;
+}
+
+static int
+add_change(Commit *commit, Change *change)
+{
+    DObject *object = change->object;
+    if (object->kind == KIND_OPAQUE && object->oid != 0) {
+        int same = settle_opaque(change);
+        if (same != 0) {
+            return same < 0 ? -1 : 0;
+        }
+    }
+    if (object->oid == 0 || (!change->whole && change->ops.count == 0)) {
+        return 0; /* not linked: perhaps this commit links it, then it is met on the way */
+    }
+    Delta *delta = deltas_add(&commit->deltas, object);
+    if (delta == NULL) {
+        return -1;
+    }
+    delta->whole = Py_XNewRef(change->full);
+    delta->held = change->base == object->state;
+    if (!change->whole) {
+        delta->ops = change->ops.items;
+        delta->n_ops = change->ops.count;
+    }
+    return 0;
+}
+
+/* An id for ever: random once per process, then counted. */
+static int
+new_commit_id(tosc_commit_id *ret)
+{
+    static unsigned char prefix[8];
+    static uint64_t count;
+    static unsigned generation;
+    if (count == 0 || generation != tosc_fork_generation) {
+        PyObject *os = PyImport_ImportModule("os");
+        PyObject *bytes = os == NULL ? NULL : PyObject_CallMethod(os, "urandom", "i", 8);
+        Py_XDECREF(os);
+        if (bytes == NULL) {
+            return -1;
+        }
+        memcpy(prefix, PyBytes_AS_STRING(bytes), 8);
+        Py_DECREF(bytes);
+        generation = tosc_fork_generation;
+    }
+    count++;
+    memcpy(ret->bytes, prefix, 8);
+    memcpy(ret->bytes + 8, &count, 8);
+    return 0;
+}
+
+/* One try: a status of core. */
+static int
+store_once(Manager *m, const Commit *commit, const Buffer *record, bool base, tosc_data *ret)
+{
+    int status;
+    tosc_position at = m->at;
+    const void *holder = m->exclusive ? m : NULL;
+    *ret = (tosc_data){0};
+    Py_BEGIN_ALLOW_THREADS
+    if (base) {
+        status = m->ops->try_write(m->impl, holder, record->data, record->size,
+                                   at.stored ? &at.version : NULL,
+                                   at.stored ? at.store_id : NULL, &ret->at);
+        ret->base_bytes = record->size;
+    } else {
+        status = m->ops->append(m->impl, holder, record->data, record->size, &commit->id, &at,
+                                ret);
+    }
+    Py_END_ALLOW_THREADS
+    tosc_blob_unref(ret->bytes);
+    ret->bytes = NULL;
+    return status;
+}
+
+static int
+store(Manager *m, const Commit *commit, const Buffer *record, bool base, tosc_data *ret)
+{
+    for (;;) {
+        int status = store_once(m, commit, record, base, ret);
+        if (status == TOSC_OK) {
+            return 0;
+        }
+        if (status == TOSC_ECONFLICT) {
+            return conflict(m);
+        }
+        if (status == TOSC_EUNKNOWN) {
+            m->loaded = false; /* whatever is there now, the next use will see it */
+        }
+        if (tosc_raise(status) < 0) {
+            return -1;
+        }
+    }
+}
+
+/* Changes of objects that are in no store, even now. */
+static void
+apply_local(Manager *m, Change *changes)
+{
+    for (Change *change = changes; change != NULL; change = change->next) {
+        DObject *object = change->object;
+        if (object->oid == 0 && change->below == NULL
+            && (change->whole || change->ops.count > 0)) {
+            PyObject *view = change_view(change);
+            if (view == NULL) {
+                PyErr_Clear();
+                continue;
+            }
+            PyObject *old = object->state;
+            object->state = Py_NewRef(view);
+            if (reflist_add(&m->drops, old) < 0) {
+                PyErr_Clear();
+            }
+            Py_DECREF(old);
+        }
+    }
+}
+
+/* The commit is in the store: now in memory. */
+static int
+apply_own(Manager *m, Commit *commit, Transaction *own)
+{
+    m->next_oid = commit->next_oid;
+    if (commit->chain != NULL) {
+        Py_XSETREF(m->chain, Py_NewRef(commit->chain));
+    }
+    apply_local(m, commit->changes);
+    int result = graph_apply(m, &commit->deltas, commit->gone, commit->n_gone, own, &m->drops);
+    if (result < 0) {
+        /* It is stored, and that is what counts: read it back. */
+        PyErr_Clear();
+        m->loaded = false;
+        result = pull(m);
+    }
+    return result;
+}
+
+/* The operations belong to the changes, which the caller frees. */
+static void
+disown_ops(DeltaList *deltas)
+{
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        deltas->items[i].ops = NULL;
+        deltas->items[i].n_ops = 0;
+    }
+}
+
+static int
+commit_deltas(Manager *m, Commit *commit, Transaction *own)
+{
+    bool base = !m->at.stored || m->ops->append == NULL;
+    Buffer record = {0};
+    tosc_data data;
+    int result = new_commit_id(&commit->id);
+    if (result == 0) {
+        result = codec_encode(commit, base, &record);
+    }
+    if (result == 0) {
+        result = store(m, commit, &record, base, &data);
+    }
+    buffer_free(&record);
+    if (result < 0) {
+        codec_forget_oids(commit);
+        return -1;
+    }
+    moved(m, &data);
+    result = apply_own(m, commit, own);
+    if (m->recent_conflicts > 0) {
+        m->recent_conflicts--;
+    }
+    if (m->ops->compact != NULL && m->tail_bytes > COMPACT_FROM
+        && m->tail_bytes > m->base_bytes) {
+        watcher_compact(m);
+    }
+    return result;
+}
+
+int
+sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *own)
+{
+    if (sync_enter(m) < 0) {
+        return -1;
+    }
+    tosc_position from = *at;
+    if (!m->loaded && pull(m) < 0) {
+        return -1;
+    }
+    if (!same_position(&from, &m->at)) {
+        return conflict(m);
+    }
+    Commit commit = {
+        .manager = m, .own = own, .changes = changes, .next_oid = m->next_oid};
+    int result = 0;
+    for (Change *change = changes; change != NULL && result == 0; change = change->next) {
+        if (change->top == NULL || change == transaction_find(own, change->object)) {
+            result = add_change(&commit, change);
+        }
+    }
+    if (result == 0 && commit.deltas.count > 0) {
+        result = commit_deltas(m, &commit, own);
+    } else if (result == 0) {
+        apply_local(m, changes);
+    }
+    Py_XDECREF(commit.chain);
+    disown_ops(&commit.deltas);
+    if (m->spent.count == 0) {
+        PyMem_Free(m->spent.items);
+        m->spent = commit.deltas;
+    } else {
+        deltas_clear(&commit.deltas);
+    }
+    return result;
+}
+
+/* ---- the exclusive lock ---- */
+
+int
+sync_lock(Manager *m, int64_t deadline_ns)
+{
+    if (sync_enter(m) < 0 || turn_take(m, deadline_ns) < 0) {
+        return -1;
+    }
+    int result = 0;
+    while (m->ops->lock != NULL) {
+        int status;
+        Py_BEGIN_ALLOW_THREADS
+        status = m->ops->lock(m->impl, m, deadline_ns);
+        Py_END_ALLOW_THREADS
+        if (status == TOSC_OK) {
+            m->exclusive = true;
+            break;
+        }
+        if ((result = tosc_raise(status)) < 0) {
+            break;
+        }
+    }
+    if (result == 0) {
+        result = pull(m);
+    }
+    if (result < 0) {
+        sync_unlock(m);
+    }
+    return result;
+}
+
+void
+sync_unlock(Manager *m)
+{
+    if (m->exclusive) {
+        m->exclusive = false;
+        Py_BEGIN_ALLOW_THREADS
+        m->ops->unlock(m->impl, m);
+        Py_END_ALLOW_THREADS
+    }
+    turn_release(m);
+}

@@ -1,0 +1,375 @@
+/*
+ * The background: a thread that waits for changes, and compaction.
+ *
+ * The watcher waits in the backend, without the GIL. What it shares with the Manager is a
+ * small struct that lives until both are done with it: the position that memory is at, an
+ * event that ends the wait, and a plain pointer to the Manager, which is cleared (under the
+ * GIL) when the Manager goes, so that the watcher keeps no Manager alive. When there is
+ * something new it takes the GIL, then the turn if that is free, and fetches. If the turn is
+ * not free, somebody is committing and will be up to date afterwards; it looks again a moment later.
+ *
+ * A fault is reported once through warnings and tried again, at growing intervals.
+ *
+ * Compaction runs in a thread of its own that lives only for it. It reads the graph inside a
+ * transaction, so commits go on meanwhile.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "codec.h"
+#include "errors.h"
+#include "state.h"
+
+#include <pthread.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+
+#define BUSY_NS 300000     /* changes that come closer together than this … */
+#define BUSY_COUNT 8       /* … and that many in a row are taken together, … */
+#define BUSY_PAUSE_MS 1    /* … this far apart */
+#define LONGEST_PAUSE_MS 2000
+
+struct Watcher {
+    pthread_t thread;
+    pthread_t compactor;
+    tosc_backend *backend;
+    tosc_event *stop;
+    Manager *manager;     /* guarded by the GIL; NULL: it has gone */
+    pthread_mutex_t lock; /* guards `at` */
+    tosc_position at;
+    bool stopping;   /* under the GIL */
+    bool compacting; /* under the GIL */
+    bool has_compactor;
+    int refs; /* under the GIL: the Manager, each thread */
+};
+
+static void
+watcher_unref(struct Watcher *w)
+{
+    if (--w->refs == 0) {
+        tosc_backend_unref(w->backend);
+        tosc_event_free(w->stop);
+        pthread_mutex_destroy(&w->lock);
+        PyMem_RawFree(w);
+    }
+}
+
+/* Sleeps; true: told to stop. */
+static bool
+pause_ms(struct Watcher *w, int ms)
+{
+    struct pollfd fd = {.fd = tosc_event_fd(w->stop), .events = POLLIN};
+    poll(&fd, 1, ms);
+    return tosc_event_is_set(w->stop);
+}
+
+/* The GIL is held, an exception is set. */
+static void
+report(struct Watcher *w)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                         "tosc: watching the store failed, trying again: %S", value)
+        < 0) {
+        PyErr_WriteUnraisable(w->manager != NULL ? (PyObject *) w->manager : NULL);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* Takes the GIL and fetches: 1 done, 0 somebody else is at it, -1 it failed, -2 the end. */
+static int
+fetch(struct Watcher *w, int failures)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    Manager *m = w->manager;
+    int result;
+    if (m == NULL || w->stopping || m->closed) {
+        result = -2;
+    } else if (!m->loaded) {
+        result = 1; /* nobody has looked at the store yet: nothing to keep up to date */
+    } else if (!turn_try(m)) {
+        result = 0;
+    } else {
+        Py_INCREF(m);
+        result = sync_pull(m) < 0 ? -1 : 1;
+        turn_release(m);
+        if (result < 0) {
+            if (failures == 0) {
+                report(w);
+            }
+            PyErr_Clear();
+        }
+        Py_DECREF(m);
+        if (w->manager == NULL) {
+            result = -2;
+        }
+    }
+    PyGILState_Release(gil);
+    return result;
+}
+
+/* A wait failed: reported like a failed fetch. True: the end. */
+static bool
+wait_failed(struct Watcher *w, int status, int failures)
+{
+    if (failures > 0 && status != TOSC_EPYTHON) {
+        return false;
+    }
+    PyGILState_STATE gil = PyGILState_Ensure();
+    bool end = w->manager == NULL || w->stopping;
+    if (!end) {
+        if (status != TOSC_EPYTHON || PyErr_Occurred()) {
+            tosc_raise(status);
+        }
+        if (PyErr_Occurred() && failures == 0) {
+            report(w);
+        }
+    }
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    return end;
+}
+
+static void
+watch(struct Watcher *w)
+{
+    const struct tosc_backend_ops *ops = tosc_backend_ops(w->backend);
+    void *impl = tosc_backend_impl(w->backend);
+    int failures = 0;
+    int busy = 0;
+    int64_t last = 0;
+    while (!tosc_event_is_set(w->stop)) {
+        pthread_mutex_lock(&w->lock);
+        tosc_position at = w->at;
+        pthread_mutex_unlock(&w->lock);
+        bool changed = false;
+        int status = ops->wait(impl, &at, -1, w->stop, &changed);
+        int result = 1;
+        if (status != TOSC_OK && status != TOSC_EINTR) {
+            if (wait_failed(w, status, failures)) {
+                return;
+            }
+            result = -1;
+        } else if (status == TOSC_OK && changed && !tosc_event_is_set(w->stop)) {
+            result = fetch(w, failures);
+        }
+        if (result == -2) {
+            return;
+        }
+        if (result < 0) {
+            int pause = failures > 7 ? LONGEST_PAUSE_MS : 10 << failures;
+            failures++;
+            if (pause_ms(w, pause)) {
+                return;
+            }
+            continue;
+        }
+        failures = 0;
+        int64_t now = tosc_monotonic_ns();
+        busy = now - last < BUSY_NS ? busy + 1 : 0;
+        last = now;
+        if ((result == 0 || busy > BUSY_COUNT) && pause_ms(w, BUSY_PAUSE_MS)) {
+            return;
+        }
+    }
+}
+
+static void *
+watcher_main(void *arg)
+{
+    struct Watcher *w = arg;
+    watch(w);
+    return NULL;
+}
+
+/* Signals are for the main thread. */
+static int
+start_thread(pthread_t *ret, void *(*main)(void *), void *arg)
+{
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(ret, NULL, main, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+int
+watcher_start(Manager *m)
+{
+    struct Watcher *w = PyMem_RawCalloc(1, sizeof(*w));
+    if (w == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    w->stop = tosc_event_new();
+    if (w->stop == NULL) {
+        PyMem_RawFree(w);
+        PyErr_SetString(PyExc_OSError, "no more file descriptors for a Manager's watcher");
+        return -1;
+    }
+    w->backend = tosc_backend_ref(m->backend);
+    w->manager = m;
+    w->at = m->at;
+    w->refs = 2;
+    pthread_mutex_init(&w->lock, NULL);
+    if (start_thread(&w->thread, watcher_main, w) < 0) {
+        w->refs = 1;
+        watcher_unref(w);
+        return -1;
+    }
+    m->watcher = w;
+    return 0;
+}
+
+void
+watcher_moved(Manager *m)
+{
+    struct Watcher *w = m->watcher;
+    if (w != NULL) {
+        pthread_mutex_lock(&w->lock);
+        w->at = m->at;
+        pthread_mutex_unlock(&w->lock);
+    }
+}
+
+/*
+ * Waits for the thread, but not for ever: a wait in a backend that is written in Python may
+ * not notice that it should end. Such a thread is left behind; it finds no Manager when it wakes.
+ */
+static void
+join(pthread_t thread, bool *ret_joined)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 300000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    *ret_joined = pthread_timedjoin_np(thread, NULL, &until) == 0;
+    if (!*ret_joined) {
+        pthread_detach(thread);
+    }
+}
+
+void
+watcher_stop(Manager *m)
+{
+    struct Watcher *w = m->watcher;
+    if (w == NULL) {
+        return;
+    }
+    m->watcher = NULL;
+    w->manager = NULL;
+    w->stopping = true;
+    tosc_event_set(w->stop);
+    bool joined = true;
+    if (!pthread_equal(w->thread, pthread_self())) {
+        Py_BEGIN_ALLOW_THREADS
+        join(w->thread, &joined);
+        if (w->has_compactor && !pthread_equal(w->compactor, pthread_self())) {
+            pthread_join(w->compactor, NULL);
+        }
+        Py_END_ALLOW_THREADS
+        if (joined) {
+            w->refs--;
+        }
+    } else {
+        /* The last reference to the Manager went in the watcher itself. */
+        pthread_detach(w->thread);
+    }
+    watcher_unref(w);
+}
+
+/* ---- compaction ---- */
+
+static void
+write_base(Manager *m, Transaction *tx, const tosc_position *of)
+{
+    Commit commit = {.manager = m,
+                     .own = tx,
+                     .next_oid = m->next_oid,
+                     .carry = Py_XNewRef(m->chain)};
+    Buffer record = {0};
+    tosc_data data = {0};
+    int result = codec_encode(&commit, true, &record);
+    Py_XDECREF(commit.chain);
+    Py_XDECREF(commit.carry);
+    deltas_clear(&commit.deltas);
+    if (result < 0) {
+        PyErr_Clear();
+        buffer_free(&record);
+        return;
+    }
+    int status;
+    Py_BEGIN_ALLOW_THREADS
+    status = m->ops->compact(m->impl, NULL, record.data, record.size, of, &data);
+    Py_END_ALLOW_THREADS
+    buffer_free(&record);
+    tosc_blob_unref(data.bytes);
+    if (status == TOSC_OK) {
+        m->base_bytes = data.base_bytes;
+        m->tail_bytes = data.tail_bytes;
+    }
+}
+
+static void
+compact(struct Watcher *w)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    Manager *m = (Manager *) Py_XNewRef((PyObject *) w->manager);
+    if (m != NULL && !m->closed && m->loaded) {
+        Transaction *tx = transaction_new(m);
+        if (tx != NULL && transaction_begin(tx) == 0) {
+            tosc_position of = tx->at;
+            write_base(m, tx, &of);
+            transaction_rollback(tx);
+        }
+        Py_XDECREF((PyObject *) tx);
+        PyErr_Clear();
+    }
+    Py_XDECREF((PyObject *) m);
+    w->compacting = false; /* last: whoever sees it may wait for us with the GIL held */
+    watcher_unref(w);
+    PyGILState_Release(gil);
+}
+
+static void *
+compactor_main(void *arg)
+{
+    compact(arg);
+    return NULL;
+}
+
+void
+watcher_compact(Manager *m)
+{
+    struct Watcher *w = m->watcher;
+    if (w == NULL || w->compacting || w->stopping) {
+        return;
+    }
+    if (w->has_compactor) {
+        pthread_join(w->compactor, NULL); /* it has ended, but for its last few instructions */
+        w->has_compactor = false;
+    }
+    w->compacting = true;
+    w->refs++;
+    if (start_thread(&w->compactor, compactor_main, w) < 0) {
+        PyErr_Clear();
+        w->compacting = false;
+        w->refs--;
+        return;
+    }
+    w->has_compactor = true;
+}
