@@ -252,7 +252,10 @@ def transactional(
 
 # ---- distributed types ----
 
-class DList(MutableSequence[_T]):
+class DObject:
+    """The base of the distributed types; isinstance() tells them from plain values."""
+
+class DList(DObject, MutableSequence[_T]):
     """A distributed list. Slices, copies and `+` give plain lists."""
 
     @overload
@@ -301,7 +304,7 @@ class DList(MutableSequence[_T]):
     def __deepcopy__(self, memo: Any, /) -> list[_T]: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
-class DDict(MutableMapping[_K, _V]):
+class DDict(DObject, MutableMapping[_K, _V]):
     """A distributed dict. Copies and `|` give plain dicts."""
 
     @overload
@@ -373,7 +376,7 @@ class DDict(MutableMapping[_K, _V]):
     def __deepcopy__(self, memo: Any, /) -> dict[_K, _V]: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
-class DSet(MutableSet[_T]):
+class DSet(DObject, MutableSet[_T]):
     """A distributed set. Copies and operators give plain sets."""
 
     @overload
@@ -422,7 +425,7 @@ class DSet(MutableSet[_T]):
     def __deepcopy__(self, memo: Any, /) -> set[_T]: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
-class DByteArray(MutableSequence[int]):
+class DByteArray(DObject, MutableSequence[int]):
     """A distributed bytearray. Slices, copies and methods give plain bytearrays."""
 
     @overload
@@ -553,7 +556,6 @@ class DByteArray(MutableSequence[int]):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[int]: ...
     def __contains__(self, part: object, /) -> bool: ...
-    def __bytes__(self) -> bytes: ...
     def __add__(self, other: _Buffer, /) -> bytearray: ...
     def __mul__(self, count: SupportsIndex, /) -> bytearray: ...
     def __rmul__(self, count: SupportsIndex, /) -> bytearray: ...
@@ -570,7 +572,7 @@ class DByteArray(MutableSequence[int]):
     def __deepcopy__(self, memo: Any, /) -> bytearray: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
-class DAny:
+class DAny(DObject):
     """A distributed custom object: its attributes, methods and class show through."""
 
     def __init__(self, obj: Any, /) -> None: ...

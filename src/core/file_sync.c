@@ -267,20 +267,23 @@ static bool is_file_of(const struct tosc__file *file, const struct tosc__state *
 /* ---- recovery ---- */
 
 /*
- * Loads from `hint`, which is known to be good (or from the base), and cuts a torn tail off.
- * `committed`: nothing before this offset can be torn.
+ * Loads the file and cuts a torn tail off. What `hint` says was committed to this very file cannot
+ * be torn. `from_hint`: and is good, so loading may start there.
  */
 static int find_tail(struct tosc__file_backend *be, struct tosc__file *file,
-                     const struct tosc__state *hint, uint64_t committed,
+                     const struct tosc__state *hint, bool from_hint,
                      struct tosc__place *ret)
 {
     const struct tosc__load load = {.limit = TOSC__NO_LIMIT, .after = INT64_MAX};
     struct tosc__place place = tosc__file_start(file);
     enum tosc__verdict verdict = TOSC__CLEAN;
+    uint64_t committed = is_file_of(file, hint) ? hint->tail : 0;
     enum tosc__stop stop;
+    uint64_t size;
     int status;
 
-    if (is_file_of(file, hint)) {
+    if (from_hint && committed > 0 && tosc__is_linked(file->fd, &size) &&
+        size >= committed) {
         place = (struct tosc__place){hint->tail, hint->version};
     }
     status = tosc__file_load(file, be->path, &load, &place, &stop, NULL, NULL);
@@ -306,11 +309,11 @@ static int find_tail(struct tosc__file_backend *be, struct tosc__file *file,
 }
 
 static int derive(struct tosc__file_backend *be, struct tosc__file *file,
-                  const struct tosc__state *hint, uint64_t committed)
+                  const struct tosc__state *hint, bool from_hint)
 {
     struct tosc__place place = {0, 0};
     struct stat about;
-    int status = find_tail(be, file, hint, committed, &place);
+    int status = find_tail(be, file, hint, from_hint, &place);
 
     if (status != 0) {
         return status;
@@ -333,10 +336,9 @@ static int derive(struct tosc__file_backend *be, struct tosc__file *file,
 
 /* Everything again from the data file that the path names. */
 static int resync(struct tosc__file_backend *be, const struct tosc__state *hint,
-                  bool hint_is_clean)
+                  bool from_hint)
 {
     struct tosc__file *file;
-    uint64_t committed = 0;
     int status = tosc__file_open(be->path, &file);
 
     if (status != 0) {
@@ -345,10 +347,7 @@ static int resync(struct tosc__file_backend *be, const struct tosc__state *hint,
     if (file == NULL) {
         be->state = (struct tosc__state){.stored = false};
     } else {
-        if (hint_is_clean && is_file_of(file, hint)) {
-            committed = hint->tail;
-        }
-        status = derive(be, file, hint, committed);
+        status = derive(be, file, hint, from_hint);
     }
     if (status == 0) {
         tosc__fb_adopt(be, file);
@@ -436,7 +435,8 @@ static int sync_state(struct tosc__file_backend *be)
             }
         }
     }
-    return resync(be, &hint, clean);
+    /* A clean block that does not fit is a reason to look at everything. */
+    return resync(be, &hint, !clean);
 }
 
 /* With the gate: takes the file lock, on the lock file that the path names now. */

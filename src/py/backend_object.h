@@ -56,7 +56,7 @@ check_status(int status)
 tosc_backend *backend_object_take(BackendObject *self);
 void backend_object_dealloc(BackendObject *self);
 
-/* Seconds that are finite or infinite but not negative; -1 with an exception that names them. */
+/* Seconds, not negative, maybe infinite; -1 with an exception that names the argument. */
 int backend_parse_seconds(PyObject *given, const char *argument, double *ret_seconds);
 
 /* What a Python subclass has added to an instance, as object.__getstate__ gives it. */

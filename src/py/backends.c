@@ -2,13 +2,14 @@
  * BackendBase, InprocBackend, and the methods that a FileBackend has as well: stores as
  * Python sees them.
  *
- * BackendBase only says what a backend has to offer; it has no state, so that a Python class
- * can derive from it without calling anything. The other two are handles of a backend of core
- * (`backend`), which copies share. They do no more than convert arguments and results: each
- * call takes a reference to the backend, releases the GIL, and repeats the call when a
- * signal ended it and its handler raised nothing.
+ * BackendBase only says what a backend has to offer; it has no state, so that a Python
+ * class can derive from it without calling anything. The other two are handles of a
+ * backend of core (`backend`), which copies share. They do no more than convert
+ * arguments and results: each call takes a reference to the backend, releases the GIL,
+ * and repeats the call when a signal ended it and its handler raised nothing.
  *
- * What core writes must not change meanwhile, so data that are not bytes are copied first.
+ * What core writes must not change meanwhile, so data that are not bytes are copied
+ * first.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

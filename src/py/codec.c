@@ -37,7 +37,8 @@
 #define HEADER_SIZE 32
 #define MAC_SIZE 32
 #define FLAG_DEFINED 4 /* DObject.flags of a shell: its state has been read */
-#define CODE_DEFINE 8 /* beside enum op_code: the whole state of an object */
+#define FLAG_GONE 8    /* found to be garbage by the commit that is being encoded */
+#define CODE_DEFINE 8  /* beside enum op_code: the whole state of an object */
 
 /* ---- authentication ---- */
 
@@ -271,17 +272,39 @@ emit_fresh(Encoding *encoding)
     return 0;
 }
 
+static void
+mark_gone(Commit *commit, bool gone)
+{
+    for (size_t i = 0; i < commit->n_gone; i++) {
+        DObject *object = graph_find(commit->manager, commit->gone[i]);
+        if (object != NULL) {
+            object->flags = (uint8_t) (gone ? object->flags | FLAG_GONE
+                                            : object->flags & ~FLAG_GONE);
+        }
+    }
+}
+
+/* All linked objects but those that this commit drops. */
+static int
+list_graph(Commit *commit, RefList *ret)
+{
+    Manager *m = commit->manager;
+    int result = reflist_reserve(ret, (Py_ssize_t) m->table_used);
+    mark_gone(commit, true);
+    for (size_t i = 0; i < m->table_size && result == 0; i++) {
+        if (m->table[i] != NULL && !(m->table[i]->flags & FLAG_GONE)) {
+            result = reflist_add(ret, (PyObject *) m->table[i]);
+        }
+    }
+    mark_gone(commit, false);
+    return result;
+}
+
 static int
 emit_graph(Encoding *encoding)
 {
-    Manager *m = encoding->commit->manager;
     RefList all = {0};
-    int result = reflist_reserve(&all, (Py_ssize_t) m->table_used);
-    for (size_t i = 0; i < m->table_size && result == 0; i++) {
-        if (m->table[i] != NULL) {
-            result = reflist_add(&all, (PyObject *) m->table[i]);
-        }
-    }
+    int result = list_graph(encoding->commit, &all);
     for (Py_ssize_t i = 0; i < all.count && result == 0; i++) {
         DObject *object = (DObject *) all.items[i];
         PyObject *state = view_of(encoding->commit, object);

@@ -17,6 +17,7 @@
 #include <opcode.h>
 
 static const PyMethodDef *list_index;
+static const PyMethodDef *list_sizeof;
 
 /* ---- reading ---- */
 
@@ -346,7 +347,7 @@ dlist_sizeof(PyObject *op, PyObject *Py_UNUSED(unused))
     if (view == NULL) {
         return NULL;
     }
-    PyObject *size = PyObject_CallMethod(view, "__sizeof__", NULL);
+    PyObject *size = seq_call(list_sizeof, view, NULL, 0, NULL);
     Py_DECREF(view);
     return seq_sizeof(op, size);
 }
@@ -475,7 +476,8 @@ int
 dlist_init(PyObject *module, ToscState *state)
 {
     list_index = seq_method(&PyList_Type, "index");
-    if (list_index == NULL || dlist_write_init() < 0
+    list_sizeof = seq_method(&PyList_Type, "__sizeof__");
+    if (list_index == NULL || list_sizeof == NULL || dlist_write_init() < 0
         || tosc_add_type(module, &state->DList_Type, &dlist_spec, state->DObject_Type, "DList")
                < 0) {
         return -1;

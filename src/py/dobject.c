@@ -379,6 +379,32 @@ write_len(Write *w)
     return state_len(w->object->kind, w->object->state);
 }
 
+/* What is stored must be what can be applied: an operation that cannot is our caller's fault. */
+static int
+check_op(DObject *self, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a)
+{
+    Py_ssize_t size = state_len(self->kind, self->state);
+    bool good = true;
+    if (code == OP_DEL) {
+        PyObject *value;
+        int found = state_get(self, self->state, a, &value);
+        Py_XDECREF(value);
+        if (found < 0) {
+            return -1;
+        }
+        good = found > 0;
+    } else if (code == OP_ITEM) {
+        good = lo >= 0 && lo < size;
+    } else if (code == OP_SPLICE) {
+        good = lo >= 0 && lo <= hi && hi <= size;
+    }
+    if (!good) {
+        PyErr_SetString(PyExc_LookupError, "the element to be changed is not there");
+        return -1;
+    }
+    return 0;
+}
+
 int
 write_op(Write *w, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject *b)
 {
@@ -392,6 +418,9 @@ write_op(Write *w, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject
     Change *change = w->change;
     if (code == OP_ASSIGN || change->whole) {
         return change_add(change, code, lo, hi, a, b);
+    }
+    if (change->ops.count == 0 && check_op(w->object, code, lo, hi, a) < 0) {
+        return -1;
     }
     /* Not done before it is stored: only noted. */
     return oplist_add(&change->ops, code, lo, hi, a, b);

@@ -24,6 +24,7 @@
 #include "engine.h"
 
 #include "classify.h"
+#include "opaque.h"
 #include "state.h"
 
 /* ---- the stack ---- */
@@ -71,6 +72,7 @@ static void
 drop_frame(Frame *frame)
 {
     Py_XDECREF(frame->source);
+    Py_XDECREF(frame->state);
     Py_XDECREF(frame->result);
     Py_XDECREF(frame->items);
 }
@@ -177,9 +179,7 @@ static PyObject *
 make_opaque(Frame *frame)
 {
     PyObject *refs = PyList_AsTuple(frame->items);
-    PyObject *state = refs == NULL ? NULL : dobject_view((DObject *)frame->source);
-    PyObject *made = state == NULL ? NULL : opaque_plain(state, refs);
-    Py_XDECREF(state);
+    PyObject *made = refs == NULL ? NULL : opaque_plain(frame->state, refs);
     Py_XDECREF(refs);
     return made;
 }
@@ -363,6 +363,30 @@ check_opaque_cycle(Engine *e, PyObject *source)
 /* ---- to plain ---- */
 
 static int
+open_opaque_plain(Engine *e, DObject *wrapper, OpaqueState *view)
+{
+    if (!Py_IS_TYPE(view, tosc_state->OpaqueState_Type)) {
+        PyErr_SetString(PyExc_ReferenceError, "this object is being taken apart");
+        return -1;
+    }
+    if (check_opaque_cycle(e, (PyObject *)wrapper) < 0) {
+        return -1;
+    }
+    OpaqueState *state = opaque_state_current(wrapper->manager, view);
+    if (state == NULL) {
+        return -1;
+    }
+    int result =
+        push(e, FRAME_OPAQUE, (PyObject *)wrapper, NULL, PySequence_List(state->refs), false);
+    if (result == 0) {
+        e->frames[e->depth - 1].state = (PyObject *)state;
+    } else {
+        Py_DECREF(state);
+    }
+    return result;
+}
+
+static int
 open_wrapper_plain(Engine *e, PyObject *source, PyObject **ret)
 {
     DObject *wrapper = (DObject *)source;
@@ -393,10 +417,7 @@ open_wrapper_plain(Engine *e, PyObject *source, PyObject **ret)
         break;
     }
     default:
-        if (check_opaque_cycle(e, source) == 0) {
-            result = push(e, FRAME_OPAQUE, source, NULL,
-                          PySequence_List(((OpaqueState *)view)->refs), false);
-        }
+        result = open_opaque_plain(e, wrapper, (OpaqueState *)view);
     }
     Py_DECREF(view);
     return result;

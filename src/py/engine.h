@@ -28,6 +28,7 @@ typedef struct Frame {
     PyObject *items;
     Py_ssize_t next;  /* element to look at; of a dict the position for PyDict_Next */
     PyObject *key;    /* of a dict: where the element stands (borrowed from items) */
+    PyObject *state;  /* of an opaque: its OpaqueState */
     size_t met;       /* of an opaque: how many objects were known when it was opened */
 } Frame;
 

@@ -1,16 +1,17 @@
 /*
  * The exceptions of the module, and the one place that turns core's codes into them.
  *
- * Each exception says one thing about the data, and none is raised for another: a conflict
- * (nothing stored, try again), a refusal of the system (nothing stored, errno tells why),
- * damaged data, a value that cannot be stored, an outcome that could not be found out.
+ * Each exception says one thing about the data, and none is raised for another: a
+ * conflict (nothing stored, try again), a refusal of the system (nothing stored, errno
+ * tells why), damaged data, a value that cannot be stored, an outcome that could not be
+ * found out.
  *
  * StorageError works as OSError does: StorageError(errno, strerror, filename) makes an
- * instance of a subclass that is also the builtin that the errno stands for, so that both
- * `except tosc.StorageError` and `except FileNotFoundError` catch it. These subclasses are
- * made when first needed and are kept in state->storage_errors; they are not in the module,
- * so an instance is pickled as a call of StorageError itself. The sentence that core left is
- * kept in the attribute `message`, and is what str() shows.
+ * instance of a subclass that is also the builtin that the errno stands for, so that
+ * both `except tosc.StorageError` and `except FileNotFoundError` catch it. These
+ * subclasses are made when first needed and are kept in state->storage_errors; they are
+ * not in the module, so an instance is pickled as a call of StorageError itself. The
+ * sentence that core left is kept in the attribute `message`, and is what str() shows.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -79,7 +80,7 @@ PyDoc_STRVAR(storage_error_doc,
 
 /* ---- StorageError ---- */
 
-/* The builtin subclass of OSError that `number` stands for, or OSError: a new reference. */
+/* The builtin subclass of OSError for an errno, or OSError: a new reference. */
 static PyObject *
 builtin_error(PyObject *number)
 {
@@ -136,7 +137,7 @@ storage_error_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     newfunc make = ((PyTypeObject *)PyExc_OSError)->tp_new;
     PyObject *self = NULL;
     if (type->tp_init != storage_error_init) {
-        /* The arguments are those of the subclass; ours come with its super().__init__(). */
+        /* These are the subclass's arguments; ours come with super().__init__(). */
         PyObject *none = PyTuple_New(0);
         if (none != NULL) {
             self = make(type, none, NULL);
@@ -316,7 +317,7 @@ raise_unknown_outcome(const char *message)
     }
 }
 
-/* A thread that had no thread state when it called a Python backend has only the message. */
+/* A thread that called a Python backend without a thread state has only the message. */
 static void
 keep_python_error(const char *message)
 {

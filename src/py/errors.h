@@ -11,14 +11,15 @@
 #include <tosc/error.h>
 
 /*
- * Sets the exception for a negative status of core, with the message, errno and path that
- * core left in this thread. TOSC_EPYTHON keeps the exception that is set, as TOSC_EUNKNOWN
- * keeps an UnknownOutcomeError. TOSC_EINTR: runs signal handlers, and sets nothing (returns 0)
- * if they raised nothing: call again. Returns -1 when an exception is set.
+ * Sets the exception for a negative status of core, with the message, errno and path
+ * that core left in this thread. TOSC_EPYTHON keeps the exception that is set, as
+ * TOSC_EUNKNOWN keeps an UnknownOutcomeError. TOSC_EINTR: runs signal handlers, and
+ * sets nothing (returns 0) if they raised nothing: call again. Returns -1 when an
+ * exception is set.
  */
 int tosc_raise(int status);
 
-/* Raises `type` (a member of the module's state) with a formatted message; always returns NULL. */
+/* Raises `type`, a member of the module's state; always returns NULL. */
 PyObject *tosc_raise_format(PyObject *type, const char *format, ...);
 
 #endif

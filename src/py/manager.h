@@ -174,6 +174,8 @@ int sync_pull(Manager *m);
  * remain the changes. -1: exception, exactly TransactionError if it is a conflict.
  */
 int sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *own);
+/* Removes cyclic garbage by a commit that names it, if there may be much. Takes the turn. */
+int sync_sweep(Manager *m);
 /* The backend's exclusive lock, with the turn; and newest state. */
 int sync_lock(Manager *m, int64_t deadline_ns);
 void sync_unlock(Manager *m);

@@ -1,15 +1,16 @@
 /*
- * The module `tosc`: its state, its front page, and the order in which its parts are made.
+ * The module `tosc`: its state, its front page, and the order in which its parts are
+ * made.
  *
  * Each file of this room brings its own types and functions by a function `…_init`
- * (state.h); this one calls them, and fills the part of the state that belongs to nobody: the
- * interned names and the helpers from the standard library. There is one such module in a
- * process: types are reached through the plain pointer `tosc_state`, so a second copy, or
- * one in a subinterpreter, is refused.
+ * (state.h); this one calls them, and fills the part of the state that belongs to
+ * nobody: the interned names and the helpers from the standard library. There is one
+ * such module in a process: types are reached through the plain pointer `tosc_state`,
+ * so a second copy, or one in a subinterpreter, is refused.
  *
- * At the interpreter's end the collector may clear the state while objects of our types still
- * wait to be freed: the members may then be NULL, `tosc_state` itself stays until the module
- * is freed, which is after the last object, as each type holds the module.
+ * At the interpreter's end the collector may clear the state while objects of our types
+ * still wait to be freed: the members may then be NULL, `tosc_state` itself stays until
+ * the module is freed, which is after the last object, as each type holds the module.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -60,7 +61,7 @@ PyDoc_STRVAR(
     "A\n"
     "    change outside any transaction is a transaction by itself.\n"
     "\n"
-    "DList, DDict, DSet, DByteArray, DAny\n"
+    "DList, DDict, DSet, DByteArray, DAny, DObject\n"
     "    What lists, dicts, sets, bytearrays and custom objects become in the store. "
     "They\n"
     "    behave like the originals; copies, slices and Manager.snapshot() are plain "

@@ -24,6 +24,8 @@ OpaqueState *opaque_state_current(Manager *manager, OpaqueState *state);
 /* A private copy for a transaction: takes the live object over where nobody can need it. */
 OpaqueState *opaque_state_private(Manager *manager, OpaqueState *state);
 bool opaque_state_same(OpaqueState *a, OpaqueState *b);
+/* How many DParts have been pickled in this process. */
+extern unsigned long opaque_parts_pickled;
 /* A copy by pickling, wrappers inside kept as they are. */
 PyObject *opaque_deep_copy(PyObject *object);
 int opaque_state_init(PyObject *module, ToscState *state);
@@ -42,6 +44,7 @@ typedef struct Session {
     PyObject *live;
     PyObject *baseline;
     int mode;
+    bool captured; /* the object has kept an argument that the program has as well */
 } Session;
 
 /* `self` is a DOpaque or a DPart. -1: exception, nothing to end. */
@@ -51,7 +54,7 @@ int session_begin(Session *s, PyObject *self, bool safe);
  * operation gave; returned as the program may have it.
  */
 PyObject *session_end(Session *s, PyObject *result);
-/* The same without looking for changes after a failure before any work was done. */
+/* Ends it before any work was done; keeps the exception. */
 void session_drop(Session *s);
 
 /* ---- opaque_part.c ---- */
@@ -67,19 +70,32 @@ typedef struct DPart {
 PyObject *part_new(DAnyObject *owner, PyObject *inner, PyObject *live);
 /* The object behind a DOpaque or DPart whose class is asked for: borrowed class. */
 PyObject *opaque_class_of(PyObject *self);
-/* A method that is looked up when it is called. `self` is a DOpaque or a DPart. */
-PyObject *opaque_method_new(PyObject *self, PyObject *name);
-/* Arguments as the real object may have them: parts unwrapped, what can change copied. */
-PyObject *opaque_argument(Session *s, PyObject *value, PyObject *name);
-PyObject *opaque_getattro(PyObject *self, PyObject *name);
-int opaque_setattro(PyObject *self, PyObject *name, PyObject *value);
 /* A plain copy of what a VALUE_COPY (vars(x), a part of an opaque) looks at. */
 PyObject *opaque_copy_of(PyObject *value);
 int opaque_part_init(PyObject *module, ToscState *state);
+
+/* ---- opaque.c ---- */
+
+/* Attribute access and methods of DOpaque and DPart. */
+PyObject *opaque_getattro(PyObject *self, PyObject *name);
+int opaque_setattro(PyObject *self, PyObject *name, PyObject *value);
+PyObject *opaque_dir(PyObject *self, PyObject *ignored);
+
+/* ---- opaque_call.c ---- */
+
+/* A method that is looked up when it is called. `self` is a DOpaque or a DPart. */
+PyObject *opaque_method_new(PyObject *self, PyObject *name);
+/* An argument as the real object may have it: parts unwrapped, what can change copied if `copy`. */
+PyObject *opaque_argument(Session *s, PyObject *value, bool operand, bool copy);
+int opaque_call_init(PyObject *module, ToscState *state);
 
 /* ---- opaque_known.c ---- */
 
 /* Is the method or attribute one that is known to change nothing? */
 bool opaque_is_safe(PyTypeObject *type, PyObject *name);
+/* Is the method one of a builtin or collections type, written in C? */
+bool opaque_is_builtin_method(PyTypeObject *type, PyObject *name);
+/* One of the collections types that hold nothing but their elements. */
+bool opaque_is_collection(PyTypeObject *type);
 
 #endif

@@ -111,8 +111,20 @@ opaque_is_safe(PyTypeObject *type, PyObject *name)
     if ((!method && !field) || !is_known_type(PyDescr_TYPE(descriptor))) {
         return false;
     }
-    if (field) { /* not __dict__, which gives access; that is looked after by a part of its own */
-        return true;
-    }
-    return is_listed(read_any, name) && !may_miss(type, name);
+    return field || (is_listed(read_any, name) && !may_miss(type, name));
+}
+
+bool
+opaque_is_builtin_method(PyTypeObject *type, PyObject *name)
+{
+    PyObject *descriptor = value_type_lookup(type, name);
+    return descriptor != NULL &&
+           (Py_IS_TYPE(descriptor, &PyMethodDescr_Type) || Py_IS_TYPE(descriptor, &PyWrapperDescr_Type));
+}
+
+bool
+opaque_is_collection(PyTypeObject *type)
+{
+    return value_is_loaded_type(type, "collections", "Counter") ||
+           (is_known_type(type) && type != &PyBaseObject_Type);
 }

@@ -13,6 +13,10 @@
 #include "codec.h"
 #include "opaque.h"
 
+#include <string.h>
+
+unsigned long opaque_parts_pickled;
+
 static OpaqueState *
 state_alloc(PyObject *pickle, PyObject *refs)
 {
@@ -307,7 +311,7 @@ find_copy(DObject *self, PyObject *live)
 static PyObject *
 settle_unchanged(OpaqueState *before, OpaqueState *copy)
 {
-    if (copy != NULL && before->live == NULL && copy->live != NULL) {
+    if (copy != NULL && copy != before && before->live == NULL && copy->live != NULL) {
         before->live = copy->live;
         Py_XSETREF(before->baseline, copy->baseline);
         copy->live = NULL;
@@ -325,11 +329,11 @@ opaque_settle(DObject *self, PyObject *before, PyObject *live)
         copy = (OpaqueState *)live;
         live = copy->live;
     } else {
-        copy = find_copy(self, live);
+        copy = old->live == live ? old : find_copy(self, live);
     }
-    if (copy == old || (copy != NULL && (!copy->worked || live == NULL))) {
+    if (copy != NULL && (!copy->worked || live == NULL)) {
         bool same = copy == old || copy->origin == before;
-        return same ? settle_unchanged(old, copy == old ? NULL : copy) : Py_NewRef(copy);
+        return same ? Py_NewRef(before) : Py_NewRef(copy);
     }
     bool keep;
     Py_INCREF(live);

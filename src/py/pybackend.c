@@ -2,18 +2,19 @@
  * Python objects as backends: a table of operations that calls read, write, try_write and
  * target_wait of an object, and the choice between it and a backend of core.
  *
- * The operations are called from anywhere: from a Python thread that has released the GIL,
- * from a watcher, from a C program's thread that Python has never seen. Each enters with
- * PyGILState_Ensure(). In the first two cases that finds the thread's own state, and an exception is
- * left in it for the caller; in the third the state ends with the call, so the exception's
- * text is all that can be kept. See backends.h for what the caller may rely on.
+ * The operations are called from anywhere: from a Python thread that has released the
+ * GIL, from a watcher, from a C program's thread that Python has never seen. Each
+ * enters with PyGILState_Ensure(). In the first two cases that finds the thread's own
+ * state, and an exception is left in it for the caller; in the third the state ends
+ * with the call, so the exception's text is all that can be kept. See backends.h for
+ * what the caller may rely on.
  *
- * A Python backend says nothing about a commit but "stored" or "not stored", or raises. What is
- * not certain then is looked for with read(): records are unlike each other, so the same
- * bytes are the same commit.
+ * A Python backend says nothing about a commit but "stored" or "not stored", or raises.
+ * What is not certain then is looked for with read(): records are unlike each other, so
+ * the same bytes are the same commit.
  *
- * Only the four methods of the manual are used, so append, read_since, changed, compact and
- * lock are missing: the whole store is written at each commit.
+ * Only the four methods of the manual are used, so append, read_since, changed, compact
+ * and lock are missing: the whole store is written at each commit.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,7 +28,7 @@
 #include <poll.h>
 #include <time.h>
 
-/* A target_wait() that can be told how long is asked to return this often, to look at `stop`. */
+/* How often a target_wait() that can be told returns, for a look at `stop`. */
 #define SLICE_SECONDS 0.2
 
 /* One that returns False at once is not called more often than this. */
@@ -223,8 +224,8 @@ find_outcome(const PyBackend *self, const void *bytes, size_t size,
 }
 
 /*
- * The commit is stored, so what is raised beside it must not look like its failure: Ctrl-C is
- * sent once more, anything else is reported as unraisable.
+ * The commit is stored, so what is raised beside it must not look like its failure:
+ * Ctrl-C is sent once more, anything else is reported as unraisable.
  */
 static void
 put_aside_exception(const PyBackend *self)
@@ -576,8 +577,9 @@ tosc_backend_wait_can_stop(const tosc_backend *backend)
 /* ---- choosing ---- */
 
 /*
- * What stands under a name of the object: 0 nothing usable (missing, no callable, or what
- * BackendBase has), 1 the method of our own types, 2 something of its own; -1 an exception.
+ * What stands under a name of the object: 0 nothing usable (missing, no callable, or
+ * what BackendBase has), 1 the method of our own types, 2 something of its own; -1 an
+ * exception.
  */
 static int
 method_origin(PyObject *object, PyObject *name, PyTypeObject *native)
@@ -641,7 +643,7 @@ raise_missing(PyObject *object, PyObject *missing)
     Py_XDECREF(separator);
 }
 
-/* Whether the four methods are there: 1 they are core's own, 0 they are not, -1 exception. */
+/* Are the four methods there? 1 core's own, 0 some others, -1 an exception. */
 static int
 check_methods(PyObject *object)
 {

@@ -22,6 +22,7 @@
 
 /* A tail is replaced by a new base when it has outgrown the base and this many bytes. */
 #define COMPACT_FROM (64 * 1024)
+#define SUSPECTS_FROM 1000
 
 int64_t
 tosc_monotonic_ns(void)
@@ -544,6 +545,13 @@ disown_ops(DeltaList *deltas)
     }
 }
 
+/* Looking for cyclic garbage costs a walk of the graph: not before that many may be some. */
+static bool
+much_garbage(const Manager *m)
+{
+    return m->suspects > SUSPECTS_FROM && m->suspects > m->table_used / 4;
+}
+
 static int
 commit_deltas(Manager *m, Commit *commit, Transaction *own)
 {
@@ -567,8 +575,9 @@ commit_deltas(Manager *m, Commit *commit, Transaction *own)
     if (m->recent_conflicts > 0) {
         m->recent_conflicts--;
     }
-    if (m->ops->compact != NULL && m->tail_bytes > COMPACT_FROM
-        && m->tail_bytes > m->base_bytes) {
+    bool long_tail = m->ops->compact != NULL && m->tail_bytes > COMPACT_FROM
+                     && m->tail_bytes > m->base_bytes;
+    if (long_tail || much_garbage(m)) {
         watcher_compact(m);
     }
     return result;
@@ -608,6 +617,29 @@ sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *o
     } else {
         deltas_clear(&commit.deltas);
     }
+    return result;
+}
+
+int
+sync_sweep(Manager *m)
+{
+    if (sync_enter(m) < 0 || turn_take(m, INT64_MAX) < 0) {
+        return -1;
+    }
+    Commit commit = {.manager = m, .next_oid = m->next_oid};
+    int result = m->closed ? sync_enter(m) : pull(m);
+    if (result == 0 && much_garbage(m)) {
+        result = graph_garbage(m, NULL, &commit.gone, &commit.n_gone);
+        if (result == 0 && commit.n_gone == 0) {
+            m->suspects = 0;
+        } else if (result == 0) {
+            result = commit_deltas(m, &commit, NULL);
+        }
+        PyMem_Free(commit.gone);
+        Py_XDECREF(commit.chain);
+        deltas_clear(&commit.deltas);
+    }
+    turn_release(m);
     return result;
 }
 

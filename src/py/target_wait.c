@@ -1,11 +1,11 @@
 /*
  * target_wait() of InprocBackend and FileBackend.
  *
- * It answers for one object: `seen` is the position that its last call has reported. To know
- * that from the start a FileBackend would have to read the whole file when it is made; it
- * keeps the file's marks (inode, size, time) instead, and compares them at the first wait. A
- * file that was changed just before could change again without changing its marks; only then
- * the position is read at once.
+ * It answers for one object: `seen` is the position that its last call has reported. To
+ * know that from the start a FileBackend would have to read the whole file when it is
+ * made; it keeps the file's marks (inode, size, time) instead, and compares them at the
+ * first wait. A file that was changed just before could change again without changing
+ * its marks; only then the position is read at once.
  *
  * A wait of core is ended by signals, so Ctrl-C works in the main thread; it is cut into
  * slices because a signal may come just before it begins.
@@ -20,7 +20,7 @@
 /* Longest time in one wait of core. */
 #define WAIT_SLICE_MS 200
 
-/* How old a file's time must be for its marks to be trusted: filesystems may count in 2 s. */
+/* How old a file must be for its marks to be trusted: times may be 2 s coarse. */
 #define MARKS_SETTLE_SECONDS 3
 
 #define NS_PER_MS INT64_C(1000000)
@@ -114,7 +114,7 @@ target_wait_start(BackendObject *self)
     }
 }
 
-/* For the first wait: sets self->seen; 1 if the store has changed since the object was made. */
+/* For the first wait: sets self->seen; 1 if the store has changed since `made`. */
 static int
 first_look(BackendObject *self, tosc_backend *backend)
 {

@@ -330,7 +330,10 @@ compact(struct Watcher *w)
     PyGILState_STATE gil = PyGILState_Ensure();
     Manager *m = (Manager *) Py_XNewRef((PyObject *) w->manager);
     if (m != NULL && !m->closed && m->loaded) {
-        Transaction *tx = transaction_new(m);
+        if (sync_sweep(m) < 0) {
+            PyErr_Clear(); /* it is tried again with the next compaction */
+        }
+        Transaction *tx = m->ops->compact == NULL ? NULL : transaction_new(m);
         if (tx != NULL && transaction_begin(tx) == 0) {
             tosc_position of = tx->at;
             write_base(m, tx, &of);

@@ -52,6 +52,14 @@ void directory_make(void)
     ck_assert_ptr_nonnull(mkdtemp(base));
 }
 
+void directory_make_in_memory(void)
+{
+    strcpy(base, "/dev/shm/tosc-test-XXXXXX");
+    if (mkdtemp(base) == NULL) {
+        directory_make();
+    }
+}
+
 void directory_remove(void)
 {
     DIR *dir = opendir(base);

@@ -19,9 +19,11 @@ void support_fails(int expected, int status, const char *call, const char *file,
 
 /*
  * A directory of the test's own; made and removed by a checked fixture. It lies in
- * TOSC_TEST_DIRECTORY, else in /tmp. Paths returned live until the next test.
+ * TOSC_TEST_DIRECTORY, else in /tmp; or in memory (/dev/shm), if there is such a place. The
+ * last sixteen paths returned are good.
  */
 void directory_make(void);
+void directory_make_in_memory(void);
 void directory_remove(void);
 const char *directory(void);
 const char *path_in(const char *name);

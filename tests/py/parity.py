@@ -7,7 +7,9 @@ inside a transaction (a private copy, an overlay), so tests use both.
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
 import copy
+import gc
 import re
+import sys
 
 import tosc
 
@@ -136,3 +138,20 @@ def assert_parity(place, contents, operation, ignore_words=False):
         builtin = plain(contents)
     assert_same(wrapper, builtin)
     return builtin
+
+
+def growth(function, rounds):
+    """How many blocks of memory a call leaves behind. The interpreter's own caches need time to
+    fill, so the best of several runs counts."""
+    best = None
+    for _ in range(12):
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(rounds):
+            function()
+        gc.collect()
+        left = (sys.getallocatedblocks() - before) / rounds
+        best = left if best is None else min(best, left)
+        if best < 0.5:
+            break
+    return best

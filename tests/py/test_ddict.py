@@ -21,7 +21,8 @@ import tosc
 
 pytest.register_assert_rewrite('parity')
 # pylint: disable=wrong-import-position
-from parity import KINDS, Place, assert_parity, assert_same, comparable, outcome, plain  # noqa: E402
+from parity import (KINDS, Place, assert_parity, assert_same, comparable,  # noqa: E402
+                    growth, outcome, plain)
 
 
 @pytest.fixture(name='place', params=KINDS)
@@ -144,7 +145,7 @@ def test_method_does_what_dicts_does(place, method, contents):
         def operation(target, makers=makers):
             arguments = [make() for make in makers]
             if method.startswith('__') and any(
-                    isinstance(a, (tosc.DDict, collections.OrderedDict)) for a in arguments):
+                    isinstance(a, (tosc.DDict, collections.OrderedDict, Mapping)) for a in arguments):
                 return None  # the builtin leaves these to the other operand
             return getattr(target, method)(*arguments)
         assert_parity(place, contents, operation)
@@ -315,7 +316,8 @@ HASHABLE = {'a': 1, 'b': 2, 3: 'c', (1, 2): None}
 def test_operators_of_views(place, view, operator):
     if place.kind == 'nested':
         return
-    for contents in (EMPTY, HASHABLE, SMALL):
+    # The builtin's view asks for the hash of all items of ours when it comes first.
+    for contents in (EMPTY, HASHABLE) if operator == '&' else (EMPTY, HASHABLE, SMALL):
         for number in range(len(VIEW_OPERANDS)):
             for code in (f'd.{view}() {operator} o()', f'o() {operator} d.{view}()'):
                 assert_parity(place, contents, lambda target, code=code, number=number:
@@ -1006,18 +1008,6 @@ def test_threads_that_set_defaults_agree(stored):
 
 # ---- memory ----
 
-def grows(function, rounds=300):
-    """How many blocks of memory are kept per call, measured after a warm-up."""
-    for _ in range(30):
-        function()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(rounds):
-        function()
-    gc.collect()
-    return (sys.getallocatedblocks() - before) / rounds
-
-
 @pytest.mark.parametrize('method', METHODS)
 def test_methods_leak_nothing(method):
     place = Place('alone')
@@ -1032,7 +1022,7 @@ def test_methods_leak_nothing(method):
             except Exception:  # pylint: disable=broad-except
                 pass
 
-    assert grows(work, 20) < 2
+    assert growth(work, 20) < 1
 
 
 @pytest.mark.parametrize('kind', ['stored', 'transaction'])
@@ -1053,12 +1043,12 @@ def test_changes_in_a_store_leak_nothing(kind):
             target.pop(Key('k'))
 
         if kind == 'stored':
-            assert grows(work) < 2
+            assert growth(work, 300) < 1
 
             def transactions():
                 with place.manager.transaction():
                     work()
-            assert grows(transactions, 100) < 2
+            assert growth(transactions, 100) < 1
 
 
 def test_objects_lose_no_references():
