@@ -9,7 +9,7 @@ AC_DEFUN([TOSC_FLAGS], [
                   [], [enable_werror=no])
     WARN_CFLAGS=
     m4_foreach_w([tosc_flag], [-Wall -Wextra -Wshadow -Wstrict-prototypes
-        -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla
+        -Wmissing-prototypes -Wpointer-arith -Wvla
         -Wno-unused-parameter -Wno-missing-field-initializers -Wno-cast-function-type],
         [TOSC_TRY_FLAG([WARN_CFLAGS], tosc_flag)])
     AS_IF([test "$enable_werror" = yes], [WARN_CFLAGS="$WARN_CFLAGS -Werror"])

@@ -64,15 +64,15 @@ def seal(transfer, effort):
 
     Slow to find and quick to check, it stands for what takes time in a real bank.
     """
+    text = repr(transfer)
     nonce = 0
-    while not is_sealed(transfer, nonce, effort):
+    while not is_sealed(text, nonce, effort):
         nonce += 1
     return nonce
 
 
-def is_sealed(transfer, nonce, effort):
-    text = f'{transfer.number},{transfer.source},{transfer.target},{transfer.amount},{nonce}'
-    digest = hashlib.sha256(text.encode()).digest()
+def is_sealed(text, nonce, effort):
+    digest = hashlib.sha256(f'{text} {nonce}'.encode()).digest()
     return int.from_bytes(digest[:4], 'big') >> (32 - effort) == 0
 
 
@@ -86,6 +86,8 @@ def read_transfers(path):
     with open(path, encoding='utf-8', newline='') as lines:
         transfers = [Transfer(int(row['number']), row['from'], row['to'], Decimal(row['amount']))
                      for row in csv.DictReader(lines)]
+    if not transfers:
+        raise ValueError(f'{path} has no transfers')
     for place, transfer in enumerate(transfers):
         if transfer.number != place or transfer.amount <= 0:
             raise ValueError(f'{path}, transfer {place}: numbers must count from 0, amounts be > 0')

@@ -117,6 +117,15 @@ static void set_bounds(struct view *view, const struct tosc__state *state)
     view->version = state->version;
 }
 
+static bool block_is_about(struct tosc__file_backend *be, const struct tosc__file *file,
+                           struct tosc__state *ret)
+{
+    struct tosc__control *control = tosc__fb_control(be);
+
+    return control != NULL && tosc__control_read(control, ret) && ret->stored &&
+           same_file(file, ret);
+}
+
 /* `thorough`: a file that was moved away counts as gone, not only one that was removed. */
 static int take_view(struct tosc__file_backend *be, bool thorough, struct view *ret)
 {
@@ -126,8 +135,8 @@ static int take_view(struct tosc__file_backend *be, bool thorough, struct view *
     int status;
 
     if (control != NULL && tosc__control_read(control, &state) && state.stored) {
-        view.file = tosc__fb_file(be);
-        if (same_file(view.file, &state) && still_named(be, view.file, thorough)) {
+        view.file = tosc__fb_find_file(be, &state);
+        if (view.file != NULL && still_named(be, view.file, thorough)) {
             set_bounds(&view, &state);
             *ret = view;
             return 0;
@@ -140,11 +149,10 @@ static int take_view(struct tosc__file_backend *be, bool thorough, struct view *
     }
     if (view.file != NULL) {
         /* The block may have followed a replacement while we opened. */
-        if (control != NULL && tosc__control_read(control, &state) && state.stored &&
-            same_file(view.file, &state)) {
+        if (block_is_about(be, view.file, &state)) {
             set_bounds(&view, &state);
         }
-        tosc__fb_adopt(be, view.file);
+        tosc__fb_adopt_for_reading(be, view.file);
     }
     *ret = view;
     return 0;
@@ -219,6 +227,7 @@ static int read_view(struct tosc__file_backend *be, const struct view *view,
     bool whole = !can_continue(view, known, &place);
     const struct tosc__load load = {.limit = view->bounded ? view->tail : TOSC__NO_LIMIT,
                                     .after = whole ? 0 : known->version};
+    struct tosc__state state;
     tosc_blob *bytes = NULL;
     enum tosc__stop stop;
     int status = tosc__file_load(file, be->path, &load, &place, &stop,
@@ -228,7 +237,10 @@ static int read_view(struct tosc__file_backend *be, const struct view *view,
     if (status != 0) {
         return status;
     }
-    if (view->bounded && (place.offset != view->tail || place.version != view->version)) {
+    if (!view->bounded && block_is_about(be, file, &state)) {
+        /* Published meanwhile, so what we read may include an append that is not yet. */
+        *ret_again = true;
+    } else if (view->bounded && (place.offset != view->tail || place.version != view->version)) {
         *ret_again = true; /* the file was replaced by hand, or is damaged */
         status = attempt < READ_TRIES ? 0 : tosc__file_damaged(be->path, &place);
     } else if (place.offset < file->base_end) {
@@ -820,7 +832,7 @@ static int file_compact(void *impl, const void *holder, const void *data, size_t
     if (status == 0) {
         status = begin_compaction(be);
     }
-    old = tosc__fb_file(be);
+    old = tosc__file_ref(be->file);
     tosc__fb_leave(be, holder);
     if (status == 0) {
         status = prepare_compaction(be, old, &identity, data, size, of, &file);
@@ -954,6 +966,7 @@ static void file_destroy(void *impl)
         close(be->lock_fd);
     }
     tosc__file_unref(be->file);
+    tosc__file_unref(be->read_file);
     pthread_mutex_destroy(&be->mutex);
     free_backend(be);
 }

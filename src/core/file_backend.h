@@ -52,7 +52,8 @@ struct tosc__file_backend {
     int suspect;                   /* atomic: look at the paths before the next change */
 
     pthread_mutex_t mutex; /* guards up to the next blank line, and changes of `control` */
-    struct tosc__file *file; /* the data file as last seen; NULL: none */
+    struct tosc__file *file; /* as last seen under the lock; changed only with the gate */
+    struct tosc__file *read_file; /* as last opened by a reader */
     struct tosc__waiter *waiters;
     struct tosc__old_mapping *old_mappings;
     uint64_t lock_device;
@@ -79,10 +80,13 @@ int tosc__fb_attach(struct tosc__file_backend *be, bool create);
 int tosc__fb_enter(struct tosc__file_backend *be, const void *holder, int64_t deadline_ns);
 void tosc__fb_leave(struct tosc__file_backend *be, const void *holder);
 
-/* Makes `file` (a reference is taken; NULL: none) the data file that we know. */
+/* Makes `file` (a reference is taken; NULL: none) the data file that we know. With the gate. */
 void tosc__fb_adopt(struct tosc__file_backend *be, struct tosc__file *file);
-/* A reference to it, or NULL. */
-struct tosc__file *tosc__fb_file(struct tosc__file_backend *be);
+/* The same for readers, who must not change what a writer is working with. */
+void tosc__fb_adopt_for_reading(struct tosc__file_backend *be, struct tosc__file *file);
+/* A reference to the file that `state` is about, if it is open, or NULL. */
+struct tosc__file *tosc__fb_find_file(struct tosc__file_backend *be,
+                                      const struct tosc__state *state);
 
 /* The block, if it can be used without the lock; else NULL. */
 struct tosc__control *tosc__fb_control(struct tosc__file_backend *be);

@@ -129,20 +129,44 @@ static int prepare_lock_file(struct tosc__file_backend *be, int fd, bool writabl
     return status;
 }
 
-/* Under the mutex. */
-static int map_lock_file(struct tosc__file_backend *be, int fd, bool writable)
+/*
+ * A mapping keeps the open file description that it was made with, and with that the locks. So
+ * it gets one of its own: a child that inherits the mapping must not keep its parent's lock.
+ */
+static int map_apart(struct tosc__file_backend *be, const struct stat *expected,
+                     bool writable, void **ret)
 {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    int fd = tosc__open(be->lock_path, (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW, 0);
     struct stat about;
-    void *mapping;
+    int status = 0;
 
-    /* Beyond the end of a file that its maker has not lengthened yet, reading is a fault. */
-    if (fstat(fd, &about) < 0 || about.st_size < TOSC__CONTROL_SIZE) {
-        return 0;
+    *ret = NULL;
+    if (fd < 0) {
+        return lock_failed(be, errno, "cannot open");
     }
-    mapping = mmap(NULL, TOSC__CONTROL_SIZE, protection, MAP_SHARED, fd, 0);
-    if (mapping == MAP_FAILED) {
-        return lock_failed(be, errno, "cannot map");
+    if (fstat(fd, &about) < 0 || about.st_ino != expected->st_ino ||
+        about.st_dev != expected->st_dev) {
+        status = lock_failed(be, ESTALE, "somebody has just exchanged");
+    } else if (about.st_size >= TOSC__CONTROL_SIZE) {
+        *ret = mmap(NULL, TOSC__CONTROL_SIZE, protection, MAP_SHARED, fd, 0);
+        if (*ret == MAP_FAILED) {
+            status = lock_failed(be, errno, "cannot map");
+        }
+    } /* else its maker has not lengthened it yet, and reading would be a fault */
+    close(fd);
+    return status;
+}
+
+/* Under the mutex. */
+static int map_lock_file(struct tosc__file_backend *be, const struct stat *about,
+                         bool writable)
+{
+    void *mapping;
+    int status = map_apart(be, about, writable, &mapping);
+
+    if (status != 0 || mapping == NULL) {
+        return status;
     }
     if (be->control != NULL) {
         struct tosc__old_mapping *old = tosc__sys.malloc(sizeof(*old));
@@ -173,7 +197,7 @@ static int attach_locked(struct tosc__file_backend *be, bool create)
     same = status == 0 && be->control != NULL && be->lock_device == about.st_dev &&
            be->lock_inode == about.st_ino;
     if (status == 0 && be->local && !same) {
-        status = map_lock_file(be, fd, writable);
+        status = map_lock_file(be, &about, writable);
     }
     if (status != 0) {
         close(fd);
@@ -221,26 +245,50 @@ static void detach(struct tosc__file_backend *be)
 
 /* ---- what we know ---- */
 
-struct tosc__file *tosc__fb_file(struct tosc__file_backend *be)
+static bool is_file_of(const struct tosc__file *file, const struct tosc__state *state)
 {
-    struct tosc__file *file;
+    return file != NULL && state->stored && file->identity.generation == state->generation &&
+           memcmp(file->identity.store_id, state->store_id, sizeof(state->store_id)) == 0 &&
+           file->device == state->device && file->inode == state->inode;
+}
+
+struct tosc__file *tosc__fb_find_file(struct tosc__file_backend *be,
+                                      const struct tosc__state *state)
+{
+    struct tosc__file *file = NULL;
 
     pthread_mutex_lock(&be->mutex);
-    file = tosc__file_ref(be->file);
+    if (is_file_of(be->file, state)) {
+        file = tosc__file_ref(be->file);
+    } else if (is_file_of(be->read_file, state)) {
+        file = tosc__file_ref(be->read_file);
+    }
     pthread_mutex_unlock(&be->mutex);
     return file;
 }
 
-void tosc__fb_adopt(struct tosc__file_backend *be, struct tosc__file *file)
+static void exchange(struct tosc__file_backend *be, struct tosc__file **slot,
+                     struct tosc__file *file)
 {
     struct tosc__file *old;
 
     tosc__file_ref(file);
     pthread_mutex_lock(&be->mutex);
-    old = be->file;
-    be->file = file;
+    old = *slot;
+    *slot = file;
     pthread_mutex_unlock(&be->mutex);
     tosc__file_unref(old);
+}
+
+void tosc__fb_adopt(struct tosc__file_backend *be, struct tosc__file *file)
+{
+    exchange(be, &be->file, file);
+    exchange(be, &be->read_file, NULL);
+}
+
+void tosc__fb_adopt_for_reading(struct tosc__file_backend *be, struct tosc__file *file)
+{
+    exchange(be, &be->read_file, file);
 }
 
 struct tosc__control *tosc__fb_control(struct tosc__file_backend *be)
@@ -255,13 +303,6 @@ void tosc__fb_publish(struct tosc__file_backend *be)
     if (be->control != NULL) {
         tosc__control_publish(be->control, be->boot_id, &be->state);
     }
-}
-
-static bool is_file_of(const struct tosc__file *file, const struct tosc__state *state)
-{
-    return file != NULL && state->stored && file->identity.generation == state->generation &&
-           memcmp(file->identity.store_id, state->store_id, sizeof(state->store_id)) == 0 &&
-           file->device == state->device && file->inode == state->inode;
 }
 
 /* ---- recovery ---- */

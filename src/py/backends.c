@@ -117,18 +117,18 @@ PyDoc_STRVAR(
     "The base class of all backends: where the data of a store are kept.\n"
     "\n"
     "A backend holds one piece of data (bytes) and its version, an int that is\n"
-    "another one after each change. It replaces both at once, so that nobody sees the\n"
-    "one without the other, and can do so on condition that the version is still the\n"
-    "one that the caller knows. Several Managers and threads may use one at a time.\n"
+    "another one after each change. It replaces both at once, so that nobody sees\n"
+    "the one without the other, and can do so on condition that the version is\n"
+    "still the one that the caller knows. Several Managers and threads may use\n"
+    "one at a time.\n"
     "\n"
-    "To write one in Python, derive from this class and define read, write, try_write\n"
-    "and target_wait as their docstrings say. Versions must fit in 64 bits, and none\n"
-    "may ever come back. An exception from try_write should mean that nothing was\n"
-    "stored; where that is not certain, the Manager looks for its data before it "
-    "reports\n"
-    "a failure. A target_wait that has an argument `timeout` lets a Manager be closed "
-    "at\n"
-    "once; without it, its thread ends when target_wait next returns.");
+    "To write one in Python, derive from this class and define read, write,\n"
+    "try_write and target_wait as their docstrings say. Versions must fit in 64\n"
+    "bits, and none may ever come back. An exception from try_write should mean\n"
+    "that nothing was stored; where that is not certain, the Manager looks for\n"
+    "its data before it reports a failure. A target_wait that has an argument\n"
+    "`timeout` lets a Manager be closed at once; without it, its thread ends when\n"
+    "target_wait next returns.");
 
 const char backend_read_doc[] = PyDoc_STR(
     "read($self, /)\n--\n\n"
@@ -146,14 +146,16 @@ const char backend_write_doc[] = PyDoc_STR(
     "and then what was stored before is stored still.");
 
 const char backend_try_write_doc[] = PyDoc_STR(
-    "try_write($self, /, new, expected)\n--\n\n"
-    "Replace what is stored by `new` only if its version is `expected`, atomically.\n"
+    "try_write($self, /, new, expected)\n"
+    "--\n"
     "\n"
-    "`expected` is an int that read or write has returned, or None for a store that\n"
-    "must be empty. Returns True if `new` was stored, False if the version is another\n"
-    "one, in which case nothing has changed. Waits for other writers. Raises "
-    "StorageError,\n"
-    "and then what was stored before is stored still.");
+    "Replace what is stored by `new` only if its version is `expected`,\n"
+    "atomically.\n"
+    "\n"
+    "`expected` is an int that read or write has returned, or None for a store\n"
+    "that must be empty. Returns True if `new` was stored, False if the version\n"
+    "is another one, in which case nothing has changed. Waits for other writers.\n"
+    "Raises StorageError, and then what was stored before is stored still.");
 
 const char backend_target_wait_doc[] = PyDoc_STR(
     "target_wait($self, /, timeout=None)\n--\n\n"

@@ -22,6 +22,8 @@ struct Change {
     Py_ssize_t length; /* of a dict, set in overlay form */
     OpList ops;       /* what was done, in order */
     bool whole;       /* the record holds the whole state: ops is empty */
+    int readers;      /* look-ups in it that are running Python code, perhaps */
+    bool writing;     /* a Write on it has begun and not ended */
     Change *below;    /* the same object's change in an outer block, hidden by this one */
     Change *other;    /* the same object's changes in other transactions */
     Change *next;     /* in the transaction */

@@ -25,7 +25,7 @@ enum verdict {
     VERDICT_BARE_LEAF, /* leaf without attributes of its own, else opaque */
     VERDICT_TUPLE,
     VERDICT_FROZENSET,
-    VERDICT_SEALED,    /* other subclass of tuple or frozenset: leaf if all in it is, else opaque */
+    VERDICT_SEALED, /* other subclass of tuple or frozenset: leaf if all in it is, else opaque */
     VERDICT_CLASS,
     VERDICT_FUNCTION,
     VERDICT_BUILTIN,
@@ -45,19 +45,28 @@ static const struct {
     const char *module;
     const char *name;
 } known_leaves[] = {
-    {"datetime", "date"},        {"datetime", "time"},
-    {"datetime", "timedelta"},   {"datetime", "timezone"},
-    {"decimal", "Decimal"},      {"fractions", "Fraction"},
-    {"uuid", "UUID"},            {"pathlib", "PurePath"},
-    {"ipaddress", "IPv4Address"}, {"ipaddress", "IPv6Address"},
-    {"ipaddress", "IPv4Network"}, {"ipaddress", "IPv6Network"},
-    {"re", "Pattern"},           {"zoneinfo", "ZoneInfo"},
-    {"_zoneinfo", "ZoneInfo"},   {"types", "UnionType"},
+    {"datetime", "date"},
+    {"datetime", "time"},
+    {"datetime", "timedelta"},
+    {"datetime", "timezone"},
+    {"decimal", "Decimal"},
+    {"fractions", "Fraction"},
+    {"uuid", "UUID"},
+    {"pathlib", "PurePath"},
+    {"ipaddress", "IPv4Address"},
+    {"ipaddress", "IPv6Address"},
+    {"ipaddress", "IPv4Network"},
+    {"ipaddress", "IPv6Network"},
+    {"re", "Pattern"},
+    {"zoneinfo", "ZoneInfo"},
+    {"_zoneinfo", "ZoneInfo"},
+    {"types", "UnionType"},
 };
 
 /* Attributes by which a class takes its pickling into its own hands. */
-static const char *const pickling_names[] = {"__reduce__",  "__reduce_ex__",  "__getstate__",
-                                             "__setstate__", "__getnewargs__", "__getnewargs_ex__"};
+static const char *const pickling_names[] = {"__reduce__",     "__reduce_ex__",
+                                             "__getstate__",   "__setstate__",
+                                             "__getnewargs__", "__getnewargs_ex__"};
 
 /* ---- the table of verdicts ---- */
 
@@ -104,14 +113,31 @@ static bool
 has_loaded_base(PyTypeObject *type, const char *module, const char *name)
 {
     PyObject *loaded = loaded_attribute(module, name);
-    bool found = loaded != NULL && PyType_Check(loaded) &&
-                 PyType_IsSubtype(type, (PyTypeObject *)loaded);
+    bool found = loaded != NULL && PyType_Check(loaded)
+                 && PyType_IsSubtype(type, (PyTypeObject *)loaded);
     Py_XDECREF(loaded);
     return found;
 }
 
-PyObject *
-value_type_lookup(PyTypeObject *type, PyObject *name)
+struct LookupEntry value_lookups[LOOKUP_SLOTS];
+
+/* The type's version tag; gives it one if it has none. 0: cannot have one. */
+static unsigned int
+version_of(PyTypeObject *type)
+{
+    if (type->tp_version_tag == 0) { /* a look-up of the interpreter's own gives it one */
+        PyObject *looked =
+            PyType_Type.tp_getattro((PyObject *)type, tosc_state->str_module);
+        if (looked == NULL) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(looked);
+    }
+    return type->tp_version_tag;
+}
+
+static PyObject *
+walk_mro(PyTypeObject *type, PyObject *name)
 {
     PyObject *mro = type->tp_mro;
     if (mro == NULL) {
@@ -126,6 +152,22 @@ value_type_lookup(PyTypeObject *type, PyObject *name)
         }
     }
     return NULL;
+}
+
+PyObject *
+value_type_lookup_slow(PyTypeObject *type, PyObject *name)
+{
+    unsigned int version = PyUnicode_CheckExact(name) ? version_of(type) : 0;
+    PyObject *found = walk_mro(type, name);
+    if (version != 0 && version == type->tp_version_tag && !PyErr_Occurred()) {
+        *value_lookup_entry(version, name) = (struct LookupEntry){
+            .version = version,
+            .name = name,
+            .hash = PyObject_Hash(name),
+            .found = found,
+        };
+    }
+    return found;
 }
 
 bool
@@ -174,11 +216,12 @@ is_bare_class(PyTypeObject *type)
 static bool
 is_of_dataclasses(PyObject *function)
 {
-    PyObject *globals = PyFunction_Check(function) ? PyFunction_GetGlobals(function) : NULL;
+    PyObject *globals =
+        PyFunction_Check(function) ? PyFunction_GetGlobals(function) : NULL;
     PyObject *modules = PyImport_GetModuleDict();
     PyObject *module = PyDict_GetItemString(modules, "dataclasses");
-    return globals != NULL && module != NULL && PyModule_Check(module) &&
-           PyModule_GetDict(module) == globals;
+    return globals != NULL && module != NULL && PyModule_Check(module)
+           && PyModule_GetDict(module) == globals;
 }
 
 /* 1: pickled as object does it; 0: in a way of its own; -1: exception. */
@@ -191,7 +234,8 @@ has_default_pickling(PyTypeObject *type)
             return -1;
         }
         PyObject *mine = value_type_lookup(type, name);
-        PyObject *plain = mine != NULL ? value_type_lookup(&PyBaseObject_Type, name) : NULL;
+        PyObject *plain =
+            mine != NULL ? value_type_lookup(&PyBaseObject_Type, name) : NULL;
         Py_DECREF(name);
         if (PyErr_Occurred()) {
             return -1;
@@ -251,24 +295,28 @@ judge_tuple(PyTypeObject *type)
 static bool
 is_machinery(PyTypeObject *type)
 {
-    if (has_loaded_base(type, "_io", "BytesIO") || has_loaded_base(type, "_io", "StringIO")) {
+    if (has_loaded_base(type, "_io", "BytesIO")
+        || has_loaded_base(type, "_io", "StringIO")) {
         return false;
     }
-    if (has_loaded_base(type, "_io", "_IOBase") || has_loaded_base(type, "_socket", "socket")) {
+    if (has_loaded_base(type, "_io", "_IOBase")
+        || has_loaded_base(type, "_socket", "socket")) {
         return true;
     }
-    if (type == &PyMemoryView_Type || type == &PyDictKeys_Type || type == &PyDictValues_Type ||
-        type == &PyDictItems_Type || type == &PyCode_Type || type == &PyFrame_Type ||
-        type == &PyTraceBack_Type || type == &PyCapsule_Type || type == &PyCell_Type ||
-        type == &PyDictProxy_Type || type == &PyProperty_Type || type == &PySuper_Type) {
+    if (type == &PyMemoryView_Type || type == &PyDictKeys_Type
+        || type == &PyDictValues_Type || type == &PyDictItems_Type || type == &PyCode_Type
+        || type == &PyFrame_Type || type == &PyTraceBack_Type || type == &PyCapsule_Type
+        || type == &PyCell_Type || type == &PyDictProxy_Type || type == &PyProperty_Type
+        || type == &PySuper_Type) {
         return true;
     }
     bool builtin = !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
-    return (builtin && type->tp_iternext != NULL) || has_loaded_base(type, "_weakref", "ref") ||
-           has_loaded_base(type, "_weakref", "ProxyType") ||
-           has_loaded_base(type, "_thread", "LockType") ||
-           has_loaded_base(type, "_thread", "RLock") || type == &PyGen_Type ||
-           type == &PyCoro_Type || type == &PyAsyncGen_Type;
+    return (builtin && type->tp_iternext != NULL)
+           || has_loaded_base(type, "_weakref", "ref")
+           || has_loaded_base(type, "_weakref", "ProxyType")
+           || has_loaded_base(type, "_thread", "LockType")
+           || has_loaded_base(type, "_thread", "RLock") || type == &PyGen_Type
+           || type == &PyCoro_Type || type == &PyAsyncGen_Type;
 }
 
 static int
@@ -291,9 +339,10 @@ judge_leaf(PyTypeObject *type)
         /* A class of the standard library's own, such as PosixPath or datetime, is one; of
          * others what their instances carry is looked at. */
         PyObject *module = value_type_lookup(type, tosc_state->str_module);
-        if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) ||
-            (module != NULL && PyUnicode_Check(module) &&
-             PyUnicode_CompareWithASCIIString(module, known_leaves[i].module) == 0)) {
+        if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)
+            || (module != NULL && PyUnicode_Check(module)
+                && PyUnicode_CompareWithASCIIString(module, known_leaves[i].module)
+                       == 0)) {
             return VERDICT_LEAF;
         }
         PyObject *base = loaded_attribute(known_leaves[i].module, known_leaves[i].name);
@@ -311,12 +360,12 @@ judge(PyTypeObject *type)
     if (PyType_IsSubtype(type, state->DObject_Type)) {
         return VERDICT_WRAPPER;
     }
-    if (type == state->DAttrs_Type ||
-        (state->DPart_Type != NULL && PyType_IsSubtype(type, state->DPart_Type))) {
+    if (type == state->DAttrs_Type
+        || (state->DPart_Type != NULL && PyType_IsSubtype(type, state->DPart_Type))) {
         return VERDICT_COPY;
     }
-    if (type == state->DDictKeys_Type || type == state->DDictValues_Type ||
-        type == state->DDictItems_Type || type == state->Manager_Type) {
+    if (type == state->DDictKeys_Type || type == state->DDictValues_Type
+        || type == state->DDictItems_Type || type == state->Manager_Type) {
         return VERDICT_REFUSED;
     }
     if (PyType_HasFeature(type, Py_TPFLAGS_TYPE_SUBCLASS)) {
@@ -342,8 +391,8 @@ judge(PyTypeObject *type)
         return type->tp_dictoffset != 0 ? VERDICT_OPAQUE : VERDICT_SEALED;
     }
     PyObject *module = value_type_lookup(type, state->str_module);
-    if (module != NULL && PyUnicode_Check(module) &&
-        PyUnicode_CompareWithASCIIString(module, "typing") == 0) {
+    if (module != NULL && PyUnicode_Check(module)
+        && PyUnicode_CompareWithASCIIString(module, "typing") == 0) {
         return VERDICT_LEAF;
     }
     if (is_machinery(type)) {
@@ -356,21 +405,16 @@ static int
 verdict_of(PyTypeObject *type)
 {
     size_t slot = verdict_slot(type);
-    if (verdicts[slot].type == type && verdicts[slot].version == type->tp_version_tag &&
-        type->tp_version_tag != 0) {
+    if (verdicts[slot].type == type && verdicts[slot].version == type->tp_version_tag
+        && type->tp_version_tag != 0) {
         return verdicts[slot].verdict;
     }
     int verdict = judge(type);
     /* An enum or a class to come from a module that was not loaded cannot change it: the
      * type itself would be of that module. */
     if (verdict >= 0) {
-        PyObject *touched = PyObject_GetAttr((PyObject *)type, tosc_state->str_module);
-        if (touched == NULL) {
-            PyErr_Clear();
-        }
-        Py_XDECREF(touched); /* a look-up gives the type its tag */
         verdicts[slot].type = type;
-        verdicts[slot].version = type->tp_version_tag;
+        verdicts[slot].version = version_of(type);
         verdicts[slot].verdict = verdict;
     }
     return verdict;
@@ -384,8 +428,8 @@ value_type_name(PyTypeObject *type)
     PyObject *module = PyObject_GetAttr((PyObject *)type, tosc_state->str_module);
     PyObject *name = PyObject_GetAttr((PyObject *)type, tosc_state->str_qualname);
     PyObject *result = NULL;
-    if (module != NULL && name != NULL && PyUnicode_Check(module) &&
-        PyUnicode_CompareWithASCIIString(module, "builtins") != 0) {
+    if (module != NULL && name != NULL && PyUnicode_Check(module)
+        && PyUnicode_CompareWithASCIIString(module, "builtins") != 0) {
         result = PyUnicode_FromFormat("%U.%S", module, name);
     } else {
         PyErr_Clear();
@@ -415,10 +459,12 @@ classify_named(PyObject *value)
     if (name == NULL) {
         return -1;
     }
-    if (PyUnicode_Check(name) && PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0) {
-        PyErr_Format(PyExc_TypeError,
-                     "%.200s, which is stored by its name, cannot be found by the name %R",
-                     PyType_Check(value) ? "a class" : "a function", name);
+    if (PyUnicode_Check(name)
+        && PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0) {
+        PyErr_Format(
+            PyExc_TypeError,
+            "%.200s, which is stored by its name, cannot be found by the name %R",
+            PyType_Check(value) ? "a class" : "a function", name);
         Py_DECREF(name);
         return -1;
     }
@@ -464,7 +510,9 @@ classify_sealed(PyObject *value)
         } else if (PyTuple_Check(item) || PyFrozenSet_Check(item)) {
             PyObject *more = PySequence_List(item);
             Py_ssize_t end = PyList_GET_SIZE(pending);
-            result = more == NULL || PyList_SetSlice(pending, end, end, more) < 0 ? -1 : VALUE_LEAF;
+            result = more == NULL || PyList_SetSlice(pending, end, end, more) < 0
+                         ? -1
+                         : VALUE_LEAF;
             Py_XDECREF(more);
         } else {
             int kind = value_classify(item);
@@ -517,8 +565,8 @@ int
 value_classify(PyObject *value)
 {
     PyTypeObject *type = Py_TYPE(value);
-    if (type == &PyUnicode_Type || type == &PyLong_Type || value == Py_None ||
-        type == &PyFloat_Type || type == &PyBool_Type || type == &PyBytes_Type) {
+    if (type == &PyUnicode_Type || type == &PyLong_Type || value == Py_None
+        || type == &PyFloat_Type || type == &PyBool_Type || type == &PyBytes_Type) {
         return VALUE_LEAF;
     }
     if (type == &PyDict_Type) {
@@ -547,10 +595,12 @@ value_classify(PyObject *value)
 int
 classify_init(ToscState *state)
 {
-    state->leaf_types = Py_BuildValue(
-        "(OOOOOOOOOOOOOO)", &PyLong_Type, &PyFloat_Type, &PyUnicode_Type, &PyBytes_Type,
-        &PyComplex_Type, &PyRange_Type, &PySlice_Type, &PyEllipsis_Type, Py_TYPE(Py_NotImplemented),
-        &PyModule_Type, &PyMethodDescr_Type, &PyWrapperDescr_Type, &Py_GenericAliasType, Py_TYPE(Py_None));
+    state->leaf_types =
+        Py_BuildValue("(OOOOOOOOOOOOO)", &PyLong_Type, &PyFloat_Type, &PyUnicode_Type,
+                      &PyBytes_Type, &PyComplex_Type, &PyRange_Type, &PySlice_Type,
+                      &PyEllipsis_Type, Py_TYPE(Py_NotImplemented), &PyMethodDescr_Type,
+                      &PyWrapperDescr_Type, &Py_GenericAliasType, Py_TYPE(Py_None));
     memset(verdicts, 0, sizeof(verdicts));
+    memset(value_lookups, 0, sizeof(value_lookups));
     return state->leaf_types != NULL ? 0 : -1;
 }

@@ -16,8 +16,9 @@
  * number of objects found to be garbage, and their oids; the number of segments. Then the
  * segments, each: length of the extras pickle (0: none), length of the main pickle, both
  * pickles. The main pickle is a flat list of items: a code, the object, arguments. The extras
- * are a list of the values that the emitter left to the pickle module. A further segment is needed only when
- * such a value turns out to hold a container that was not linked before.
+ * are a list of the values that the emitter left to the pickle module. There is more than one
+ * segment only when such a value turns out to hold a container that was not linked before,
+ * or when reading will hash a custom object, whose state is then written ahead.
  *
  * The record of a commit and of a whole graph differ in the letter only, and there is one
  * encoder and one decoder.
@@ -37,7 +38,9 @@
 #define HEADER_SIZE 32
 #define MAC_SIZE 32
 #define FLAG_DEFINED 4 /* DObject.flags of a shell: its state has been read */
-#define FLAG_GONE 8    /* found to be garbage by the commit that is being encoded */
+#define CODE_EARLY 9    /* the same, ahead of the record that hashes it */
+#define FLAG_EARLY 16   /* listed in Encoding.early */
+#define FLAG_GONE 8     /* found to be garbage by the commit that is being encoded */
 #define CODE_DEFINE 8  /* beside enum op_code: the whole state of an object */
 
 /* ---- authentication ---- */
@@ -102,6 +105,7 @@ typedef struct Encoding {
     bool base;
     Py_ssize_t defined; /* fresh deltas before this one have been written */
     uint64_t segments;
+    RefList early; /* objects that reading the record will hash, as keys */
 } Encoding;
 
 /* What the commit makes of an object: borrowed; NULL: exception. */
@@ -141,6 +145,28 @@ oid_of(DObject *wrapper, void *arg)
     wrapper->oid = commit->next_oid++;
     wrapper->links = 0;
     return wrapper->oid;
+}
+
+/*
+ * A dict is made anew when it is read, which hashes its keys; a custom object among them must
+ * have its attributes by then. So its state is written ahead, in a segment of its own.
+ */
+static int
+hashed(DObject *wrapper, void *arg)
+{
+    Encoding *encoding = arg;
+    if (wrapper->kind != KIND_ANY || wrapper->flags & FLAG_EARLY) {
+        return 0;
+    }
+    if (!encoding->base && wrapper->oid != 0
+        && graph_find(encoding->commit->manager, wrapper->oid) == wrapper) {
+        return 0; /* everybody has it already */
+    }
+    if (oid_of(wrapper, arg) == 0 || reflist_add(&encoding->early, (PyObject *) wrapper) < 0) {
+        return -1;
+    }
+    wrapper->flags |= FLAG_EARLY;
+    return 0;
 }
 
 void
@@ -284,9 +310,30 @@ mark_gone(Commit *commit, bool gone)
     }
 }
 
-/* All linked objects but those that this commit drops. */
+static PyObject *
+view_in_commit(DObject *object, void *commit)
+{
+    return view_of(commit, object);
+}
+
+/* After a commit that writes the whole graph everybody has just what can be reached. */
 static int
-list_graph(Commit *commit, RefList *ret)
+list_reachable(Commit *commit, RefList *ret)
+{
+    RefList all = {0};
+    int result = graph_reachable(commit->manager, view_in_commit, commit, &all);
+    for (Py_ssize_t i = 0; i < all.count && result == 0; i++) {
+        if (((DObject *) all.items[i])->oid != 0) { /* else it is met as a fresh one */
+            result = reflist_add(ret, all.items[i]);
+        }
+    }
+    reflist_clear(&all);
+    return result;
+}
+
+/* All linked objects but those that this commit drops: what others have, cycles and all. */
+static int
+list_linked(Commit *commit, RefList *ret)
 {
     Manager *m = commit->manager;
     int result = reflist_reserve(ret, (Py_ssize_t) m->table_used);
@@ -304,7 +351,8 @@ static int
 emit_graph(Encoding *encoding)
 {
     RefList all = {0};
-    int result = list_graph(encoding->commit, &all);
+    int result = encoding->commit->changes != NULL ? list_reachable(encoding->commit, &all)
+                                                     : list_linked(encoding->commit, &all);
     for (Py_ssize_t i = 0; i < all.count && result == 0; i++) {
         DObject *object = (DObject *) all.items[i];
         PyObject *state = view_of(encoding->commit, object);
@@ -354,8 +402,8 @@ blame(Encoding *encoding, PyObject *extras)
         path = graph_path(encoding->commit->manager, encoding->commit->own, culprit);
         PyErr_Clear();
     }
-    tosc_raise_format(tosc_state->SerializationError, "cannot store %U%sa %.200s: %S",
-                      path != NULL ? path : tosc_state->str_empty, path != NULL ? ", " : "",
+    tosc_raise_format(tosc_state->SerializationError, "cannot store %V%sa %.200s: %S", path,
+                      "", path != NULL ? ", " : "",
                       culprit != NULL ? Py_TYPE(culprit)->tp_name : "value", error);
     Py_XDECREF(path);
     PyObject *type2, *error2, *traceback2;
@@ -372,61 +420,136 @@ blame(Encoding *encoding, PyObject *extras)
 }
 
 static int
-add_segment(Encoding *encoding, PyObject *extras_pickle)
+put_segment(Encoding *encoding, Buffer *body, PyObject *extras_pickle)
 {
     Emitter *e = &encoding->emitter;
     size_t extras_size =
         extras_pickle == NULL ? 0 : (size_t) PyBytes_GET_SIZE(extras_pickle);
     encoding->segments++;
-    if (buffer_varint(&encoding->body, extras_size) < 0
-        || buffer_varint(&encoding->body, e->out.size) < 0) {
+    if (buffer_varint(body, extras_size) < 0 || buffer_varint(body, e->out.size) < 0) {
         return -1;
     }
     if (extras_size > 0
-        && buffer_put(&encoding->body, PyBytes_AS_STRING(extras_pickle), extras_size) < 0) {
+        && buffer_put(body, PyBytes_AS_STRING(extras_pickle), extras_size) < 0) {
         return -1;
     }
-    return buffer_put(&encoding->body, e->out.data, e->out.size);
+    return buffer_put(body, e->out.data, e->out.size);
+}
+
+/* Pickles the extras and adds the segment to `body`. */
+static int
+close_segment(Encoding *encoding, Buffer *body)
+{
+    Emitter *e = &encoding->emitter;
+    PyObject *extras = NULL;
+    if (emit_finish(e) < 0) {
+        return -1;
+    }
+    if (e->extras != NULL) {
+        extras = pickling_dump(e->extras, &reference_id_def, encoding);
+        if (extras == NULL) {
+            blame(encoding, e->extras);
+            return -1;
+        }
+    }
+    int result = put_segment(encoding, body, extras);
+    Py_XDECREF(extras);
+    return result;
+}
+
+static int
+open_segment(Encoding *encoding)
+{
+    encoding->emitter = (Emitter){
+        .oid_of = oid_of,
+        .hashed = hashed,
+        .arg = encoding,
+        .breathe = encoding->base && encoding->commit->changes == NULL,
+    };
+    return emit_start(&encoding->emitter);
+}
+
+/* What the commit has changed, or the whole graph. */
+static int
+emit_first(Encoding *encoding)
+{
+    Commit *commit = encoding->commit;
+    if (encoding->base) {
+        return emit_graph(encoding);
+    }
+    int result = 0;
+    Py_ssize_t changed = encoding->defined;
+    for (Py_ssize_t i = 0; i < changed && result == 0; i++) {
+        Delta delta = commit->deltas.items[i]; /* the list may grow and move */
+        result = emit_delta(&encoding->emitter, &delta);
+    }
+    return result;
 }
 
 static int
 encode_segment(Encoding *encoding)
 {
-    Commit *commit = encoding->commit;
-    Emitter *e = &encoding->emitter;
-    *e = (Emitter){.oid_of = oid_of, .arg = encoding,
-                   .breathe = encoding->base && commit->changes == NULL};
-    int result = emit_start(e);
+    int result = open_segment(encoding);
     if (result == 0 && encoding->segments == 0) {
-        Py_ssize_t changed = encoding->defined;
-        if (encoding->base) {
-            result = emit_graph(encoding);
-        }
-        for (Py_ssize_t i = 0; i < changed && result == 0 && !encoding->base; i++) {
-            Delta delta = commit->deltas.items[i]; /* the list may grow and move */
-            result = emit_delta(e, &delta);
-        }
+        result = emit_first(encoding);
     }
     if (result == 0) {
         result = emit_fresh(encoding);
     }
     if (result == 0) {
-        result = emit_finish(e);
+        result = close_segment(encoding, &encoding->body);
     }
-    PyObject *extras = NULL;
-    if (result == 0 && e->extras != NULL) {
-        extras = pickling_dump(e->extras, &reference_id_def, encoding);
-        if (extras == NULL) {
-            blame(encoding, e->extras);
-            result = -1;
-        }
+    emit_free(&encoding->emitter);
+    return result;
+}
+
+/* The early objects from `first` on, in a segment before all others. */
+static int
+encode_early(Encoding *encoding, Py_ssize_t first)
+{
+    Buffer body = {0};
+    int result = open_segment(encoding);
+    Py_ssize_t end = encoding->early.count;
+    for (Py_ssize_t i = first; i < end && result == 0; i++) {
+        DObject *object = (DObject *) encoding->early.items[i];
+        PyObject *view = view_of(encoding->commit, object);
+        result = view == NULL ? -1
+                              : emit_define(&encoding->emitter, CODE_EARLY, object, view);
     }
     if (result == 0) {
-        result = add_segment(encoding, extras);
+        result = close_segment(encoding, &body);
     }
-    Py_XDECREF(extras);
-    emit_free(e);
-    return result;
+    emit_free(&encoding->emitter);
+    if (result == 0) {
+        result = buffer_put(&body, encoding->body.data, encoding->body.size);
+    }
+    if (result < 0) {
+        buffer_free(&body);
+        return -1;
+    }
+    buffer_free(&encoding->body);
+    encoding->body = body;
+    return 0;
+}
+
+static int
+encode_body(Encoding *encoding)
+{
+    DeltaList *deltas = &encoding->commit->deltas;
+    Py_ssize_t early = 0;
+    do {
+        if (encode_segment(encoding) < 0) {
+            return -1;
+        }
+        while (early < encoding->early.count) {
+            Py_ssize_t end = encoding->early.count;
+            if (encode_early(encoding, early) < 0) {
+                return -1;
+            }
+            early = end;
+        }
+    } while (encoding->defined < deltas->count);
+    return 0;
 }
 
 static int
@@ -510,13 +633,14 @@ codec_encode(Commit *commit, bool base, Buffer *ret)
 {
     Encoding encoding = {.commit = commit, .base = base, .defined = commit->deltas.count};
     size_t start = ret->size;
-    int result;
-    do {
-        result = encode_segment(&encoding);
-    } while (result == 0 && encoding.defined < commit->deltas.count);
+    int result = encode_body(&encoding);
     if (result == 0) {
         result = put_record(&encoding, ret);
     }
+    for (Py_ssize_t i = 0; i < encoding.early.count; i++) {
+        ((DObject *) encoding.early.items[i])->flags &= (uint8_t) ~FLAG_EARLY;
+    }
+    reflist_clear(&encoding.early);
     buffer_free(&encoding.body);
     if (result < 0) {
         ret->size = start;
@@ -531,6 +655,7 @@ typedef struct Decoder {
     bool reuse;
     PyObject *shells; /* dict: oid -> wrapper made by this decoder */
     PyObject *extras; /* of the current segment */
+    RefList early;    /* objects of the current record that were written ahead */
 } Decoder;
 
 static int
@@ -818,6 +943,47 @@ add_op(Record *record, DObject *object, Op *op)
     return 0;
 }
 
+/* A whole state. Until it is in the graph, a shell can be asked for it already (hashed, say). */
+static int
+decode_state(Decoder *d, Record *record, Items *items, DObject *object, int code)
+{
+    PyObject *state = take_state(items, object);
+    if (state == NULL) {
+        return -1;
+    }
+    if (code == CODE_DEFINE && object->flags & FLAG_EARLY) {
+        Py_DECREF(state); /* it is the same again */
+        return 0;
+    }
+    if (code == CODE_EARLY) {
+        if (reflist_add(&d->early, (PyObject *) object) < 0) {
+            Py_DECREF(state);
+            return -1;
+        }
+        object->flags |= FLAG_EARLY;
+    }
+    Delta *delta = deltas_add(&record->deltas, object);
+    if (delta == NULL) {
+        Py_DECREF(state);
+        return -1;
+    }
+    delta->whole = state;
+    if (object != d->m->cell && graph_find(d->m, object->oid) != object) {
+        Py_XSETREF(object->state, Py_NewRef(state));
+    }
+    object->flags |= FLAG_DEFINED;
+    return 0;
+}
+
+static void
+forget_early(Decoder *d)
+{
+    for (Py_ssize_t i = 0; i < d->early.count; i++) {
+        ((DObject *) d->early.items[i])->flags &= (uint8_t) ~FLAG_EARLY;
+    }
+    reflist_clear(&d->early);
+}
+
 static int
 decode_item(Decoder *d, Record *record, Items *items)
 {
@@ -833,16 +999,8 @@ decode_item(Decoder *d, Record *record, Items *items)
         return damaged("an object that is none");
     }
     DObject *object = (DObject *) target;
-    if (code == CODE_DEFINE || code == OP_ASSIGN) {
-        PyObject *state = take_state(items, object);
-        Delta *delta = state == NULL ? NULL : deltas_add(&record->deltas, object);
-        if (delta == NULL) {
-            Py_XDECREF(state);
-            return -1;
-        }
-        delta->whole = state;
-        object->flags |= FLAG_DEFINED;
-        return 0;
+    if (code == CODE_DEFINE || code == CODE_EARLY || code == OP_ASSIGN) {
+        return decode_state(d, record, items, object, (int) code);
     }
     Op op = {0};
     if (take_op(items, object, (int) code, &op) < 0) {
@@ -1106,6 +1264,7 @@ codec_decode(Manager *m, const unsigned char *data, size_t size, bool reuse, Rec
         }
         ret->items[ret->count] = (Record){0};
         result = decode_record(&d, &c, &ret->items[ret->count++], ret);
+        forget_early(&d);
     }
     if (result == 0) {
         result = check_shells(&d);

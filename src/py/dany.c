@@ -7,10 +7,8 @@
  * that what they change is tracked. The wrapper says that its class is the user's; for its
  * special methods see dany_class.c.
  *
- * A class that has a __setattr__, __delattr__ or __getattribute__ of its own ends up in
- * object's, which would look at the wrapper instead of the state. So these three run on a
- * scratch instance of the class that has the same attributes; what they have changed in it
- * is then stored.
+ * For classes with a __setattr__, __delattr__ or __getattribute__ of their own see
+ * dany_scratch.c.
  *
  * What must stay true: the state's values have been adopted; nothing that changes an
  * attribute bypasses dany_store() or dany_assign_dict().
@@ -19,140 +17,6 @@
  */
 #include "dany.h"
 #include "wrap.h"
-
-/* ---- taking objects apart and putting them together ---- */
-
-int
-dany_suits(PyObject *value)
-{
-    int kind = value_classify(value);
-    if (kind < 0) {
-        PyErr_Clear();
-    }
-    return kind == VALUE_ANY;
-}
-
-/* The set slots of an object, by name, into a dict. */
-static int
-take_slots(PyObject *value, PyObject *attributes)
-{
-    PyTypeObject *type = Py_TYPE(value);
-    for (Py_ssize_t i = PyTuple_GET_SIZE(type->tp_mro); i-- > 0;) {
-        PyObject *dict = ((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i))->tp_dict;
-        PyObject *name;
-        PyObject *descriptor;
-        Py_ssize_t position = 0;
-        while (dict != NULL && PyDict_Next(dict, &position, &name, &descriptor)) {
-            if (!value_is_slot(descriptor)) {
-                continue;
-            }
-            PyObject *slot = Py_TYPE(descriptor)->tp_descr_get(descriptor, value, (PyObject *)type);
-            if (slot == NULL) {
-                if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-                    return -1;
-                }
-                PyErr_Clear();
-                continue;
-            }
-            int result = PyDict_SetItem(attributes, name, slot);
-            Py_DECREF(slot);
-            if (result < 0) {
-                return -1;
-            }
-        }
-    }
-    return 0;
-}
-
-PyObject *
-dany_take_apart(PyObject *value)
-{
-    PyTypeObject *type = Py_TYPE(value);
-    PyObject *attributes;
-    if (class_has_dict(type)) {
-        PyObject *dict = PyObject_GenericGetDict(value, NULL);
-        attributes = dict == NULL ? NULL : PyDict_Copy(dict);
-        Py_XDECREF(dict);
-    } else {
-        attributes = PyDict_New();
-    }
-    if (attributes != NULL && class_has_slots(type) && take_slots(value, attributes) < 0) {
-        Py_CLEAR(attributes);
-    }
-    return attributes;
-}
-
-PyObject *
-dany_put_together(PyObject *cls)
-{
-    if (!PyType_Check(cls)) {
-        PyErr_Format(PyExc_TypeError, "%R is not a class", cls);
-        return NULL;
-    }
-    PyObject *empty = PyTuple_New(0);
-    PyObject *plain =
-        empty == NULL ? NULL : PyBaseObject_Type.tp_new((PyTypeObject *)cls, empty, NULL);
-    Py_XDECREF(empty);
-    return plain;
-}
-
-int
-dany_fill(PyObject *plain, PyObject *attributes)
-{
-    PyTypeObject *type = Py_TYPE(plain);
-    PyObject *name;
-    PyObject *value;
-    Py_ssize_t position = 0;
-    while (PyDict_Next(attributes, &position, &name, &value)) {
-        PyObject *descriptor = PyUnicode_Check(name) ? value_type_lookup(type, name) : NULL;
-        int result;
-        if (PyErr_Occurred()) {
-            return -1;
-        }
-        if (PyUnicode_Check(name) &&
-            (descriptor == NULL || value_is_slot(descriptor) ||
-             Py_TYPE(descriptor)->tp_descr_set == NULL)) {
-            result = PyObject_GenericSetAttr(plain, name, value);
-        } else { /* hidden by a property, or not even a string */
-            PyObject *dict = PyObject_GenericGetDict(plain, NULL);
-            result = dict == NULL ? -1 : PyDict_SetItem(dict, name, value);
-            Py_XDECREF(dict);
-        }
-        if (result < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-DObject *
-dany_new_shell(void)
-{
-    return dobject_new(tosc_state->DAny_Type, KIND_ANY, PyDict_New());
-}
-
-int
-dany_set_class(DObject *self, PyObject *cls)
-{
-    return class_assign(self, tosc_state->DAny_Type, cls);
-}
-
-/* An instance of the class with the attributes as they are, wrappers included. */
-static PyObject *
-shallow(DAnyObject *self)
-{
-    if (self->cls == NULL) {
-        PyErr_SetString(PyExc_TypeError, "this object has no class yet");
-        return NULL;
-    }
-    PyObject *view = dobject_view(&self->base);
-    PyObject *plain = view == NULL ? NULL : dany_put_together(self->cls);
-    if (plain != NULL && dany_fill(plain, view) < 0) {
-        Py_CLEAR(plain);
-    }
-    Py_XDECREF(view);
-    return plain;
-}
 
 /* ---- changing ---- */
 
@@ -216,7 +80,8 @@ int
 dany_assign_dict(DAnyObject *self, PyObject *dict)
 {
     if (dict == NULL || !PyMapping_Check(dict)) {
-        PyErr_Format(PyExc_TypeError, "__dict__ must be set to a dictionary, not a '%.200s'",
+        PyErr_Format(PyExc_TypeError,
+                     "__dict__ must be set to a dictionary, not a '%.200s'",
                      dict == NULL ? "deletion" : Py_TYPE(dict)->tp_name);
         return -1;
     }
@@ -249,125 +114,14 @@ dany_assign_dict(DAnyObject *self, PyObject *dict)
     return result;
 }
 
-/* ---- running on a scratch instance ---- */
-
-/* Stores one attribute that the scratch instance has got. */
-static int
-record_one(DAnyObject *self, PyObject *scratch, PyObject *name, PyObject *value)
-{
-    bool missing;
-    if (value == scratch) {
-        value = (PyObject *)self;
-    }
-    return dany_store(&self->base, name, value, &missing);
-}
-
-/* Stores what differs between the attributes that the scratch instance began with and has now. */
-static int
-record(DAnyObject *self, PyObject *scratch, PyObject *before)
-{
-    PyObject *after = dany_take_apart(scratch);
-    PyObject *name;
-    PyObject *value;
-    Py_ssize_t position = 0;
-    int result = after == NULL ? -1 : 0;
-    while (result == 0 && PyDict_Next(after, &position, &name, &value)) {
-        PyObject *old = PyDict_GetItemWithError(before, name);
-        if (old != value) {
-            result = PyErr_Occurred() ? -1 : record_one(self, scratch, name, value);
-        }
-    }
-    position = 0;
-    while (result == 0 && PyDict_Next(before, &position, &name, &value)) {
-        int there = PyDict_Contains(after, name);
-        bool missing;
-        if (there == 0) {
-            result = dany_store(&self->base, name, NULL, &missing);
-        } else if (there < 0) {
-            result = -1;
-        }
-    }
-    Py_XDECREF(after);
-    return result;
-}
-
-/* The same after the class's own code has raised (result < 0): its exception stays. */
-static int
-record_after(DAnyObject *self, PyObject *scratch, PyObject *before, int result)
-{
-    if (result >= 0) {
-        return record(self, scratch, before);
-    }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (record(self, scratch, before) < 0) { /* that it could not be stored matters more */
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-        return -1;
-    }
-    PyErr_Restore(type, value, traceback);
-    return -1;
-}
-
-static int
-scratch_set(DAnyObject *self, PyObject *name, PyObject *value)
-{
-    PyObject *scratch = shallow(self);
-    PyObject *before = scratch == NULL ? NULL : dany_take_apart(scratch);
-    int result = -1;
-    if (before != NULL) {
-        result = record_after(self, scratch, before, PyObject_SetAttr(scratch, name, value));
-    }
-    Py_XDECREF(before);
-    Py_XDECREF(scratch);
-    return result;
-}
-
-/* What the class's __getattribute__ has found, as if it had been asked about the wrapper. */
-static PyObject *
-rebind(PyObject *self, PyObject *scratch, PyObject *found)
-{
-    PyObject *result = found;
-    if (found == scratch) {
-        result = Py_NewRef(self);
-    } else if (PyMethod_Check(found) && PyMethod_GET_SELF(found) == scratch) {
-        result = PyMethod_New(PyMethod_GET_FUNCTION(found), self);
-    } else {
-        return found;
-    }
-    Py_DECREF(found);
-    return result;
-}
-
-static PyObject *
-scratch_get(DAnyObject *self, PyObject *getattribute, PyObject *name)
-{
-    PyObject *scratch = shallow(self);
-    PyObject *before = scratch == NULL ? NULL : dany_take_apart(scratch);
-    PyObject *found = NULL;
-    if (before != NULL) {
-        found = PyObject_CallFunctionObjArgs(getattribute, scratch, name, NULL);
-        if (record_after(self, scratch, before, found == NULL ? -1 : 0) < 0) {
-            Py_CLEAR(found);
-        }
-    }
-    if (found != NULL) {
-        found = rebind((PyObject *)self, scratch, found);
-    }
-    Py_XDECREF(before);
-    Py_XDECREF(scratch);
-    return found;
-}
-
 /* ---- reading ---- */
 
 static inline bool
 is_dunder(PyObject *name)
 {
-    return PyUnicode_GET_LENGTH(name) > 4 && PyUnicode_READ_CHAR(name, 0) == '_' &&
-           PyUnicode_READ_CHAR(name, 1) == '_' &&
-           PyUnicode_READ_CHAR(name, PyUnicode_GET_LENGTH(name) - 1) == '_';
+    return PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_GET_LENGTH(name) > 4
+           && PyUnicode_READ_CHAR(name, 1) == '_'
+           && PyUnicode_READ_CHAR(name, PyUnicode_GET_LENGTH(name) - 1) == '_';
 }
 
 /*
@@ -398,14 +152,29 @@ get_dunder(DAnyObject *self, PyObject *name)
     }
     if (found == NULL) {
         found = value_type_lookup(state->DAny_Type, name);
-        bool copying = PyUnicode_CompareWithASCIIString(name, "__copy__") == 0 ||
-                       PyUnicode_CompareWithASCIIString(name, "__deepcopy__") == 0;
-        return copying && found != NULL ? PyObject_GenericGetAttr((PyObject *)self, name) : NULL;
+        bool copying = PyUnicode_CompareWithASCIIString(name, "__copy__") == 0
+                       || PyUnicode_CompareWithASCIIString(name, "__deepcopy__") == 0;
+        return copying && found != NULL ? PyObject_GenericGetAttr((PyObject *)self, name)
+                                        : NULL;
     }
     if (found == value_type_lookup(&PyBaseObject_Type, name)) {
         return PyObject_GenericGetAttr((PyObject *)self, name);
     }
     return NULL;
+}
+
+/* One attribute of the state: 1 found, 0 not there, -1 exception. */
+static inline int
+get_stored(DObject *self, PyObject *name, PyObject **ret)
+{
+    PyObject *state = self->state;
+    if (!dobject_quiet(self)) {
+        return dobject_get(self, name, ret);
+    }
+    Py_INCREF(state); /* comparing names may run Python code */
+    int found = tosc_dict_get(state, name, ret);
+    Py_DECREF(state);
+    return found;
 }
 
 PyObject *
@@ -428,7 +197,8 @@ dany_get(PyObject *op, PyObject *name)
     if (descriptor != NULL) {
         Py_INCREF(descriptor);
         get = Py_TYPE(descriptor)->tp_descr_get;
-        if (get != NULL && Py_TYPE(descriptor)->tp_descr_set != NULL && !value_is_slot(descriptor)) {
+        if (get != NULL && Py_TYPE(descriptor)->tp_descr_set != NULL
+            && !value_is_slot(descriptor)) {
             value = get(descriptor, op, (PyObject *)cls);
             Py_DECREF(descriptor);
             return value;
@@ -436,9 +206,10 @@ dany_get(PyObject *op, PyObject *name)
     } else if (PyErr_Occurred()) {
         return NULL;
     }
-    int found = dobject_get(&self->base, name, &value);
+    int found = get_stored(&self->base, name, &value);
     if (found == 0 && descriptor != NULL && !value_is_slot(descriptor)) {
-        value = get != NULL ? get(descriptor, op, (PyObject *)cls) : Py_NewRef(descriptor);
+        value =
+            get != NULL ? get(descriptor, op, (PyObject *)cls) : Py_NewRef(descriptor);
     } else if (found == 0) {
         raise_missing(op, name);
         value = NULL;
@@ -459,14 +230,15 @@ get_custom(DAnyObject *self, PyObject *name)
     if (mine == NULL) {
         return NULL;
     }
-    bool ours = is_dunder(name) && (PyUnicode_Compare(name, state->str_class) == 0 ||
-                                    PyUnicode_Compare(name, state->str_dict) == 0 ||
-                                    PyUnicode_Compare(name, state->str_reduce_ex) == 0);
+    bool ours = is_dunder(name)
+                && (PyUnicode_Compare(name, state->str_class) == 0
+                    || PyUnicode_Compare(name, state->str_dict) == 0
+                    || PyUnicode_Compare(name, state->str_reduce_ex) == 0);
     if (mine == plain || ours) {
         value = dany_get((PyObject *)self, name);
     } else {
         Py_INCREF(mine);
-        value = scratch_get(self, mine, name);
+        value = dany_scratch_get(self, mine, name);
         Py_DECREF(mine);
     }
     if (value != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
@@ -492,8 +264,8 @@ static PyObject *
 dany_getattro(PyObject *op, PyObject *name)
 {
     PyObject *cls = ((DAnyObject *)op)->cls;
-    if (cls == NULL || ((PyTypeObject *)cls)->tp_getattro == PyObject_GenericGetAttr ||
-        !PyUnicode_Check(name)) {
+    if (cls == NULL || ((PyTypeObject *)cls)->tp_getattro == PyObject_GenericGetAttr
+        || !PyUnicode_Check(name)) {
         return dany_get(op, name);
     }
     return get_custom((DAnyObject *)op, name);
@@ -571,8 +343,10 @@ set_attribute(PyObject *op, PyObject *name, PyObject *value)
 {
     DAnyObject *self = (DAnyObject *)op;
     PyTypeObject *cls = (PyTypeObject *)self->cls;
-    if (cls != NULL && cls->tp_setattro != PyObject_GenericSetAttr && PyUnicode_Check(name)) {
-        PyObject *hook = value == NULL ? tosc_state->str_delattr : tosc_state->str_setattr;
+    if (cls != NULL && cls->tp_setattro != PyObject_GenericSetAttr
+        && PyUnicode_Check(name)) {
+        PyObject *hook =
+            value == NULL ? tosc_state->str_delattr : tosc_state->str_setattr;
         PyObject *mine = value_type_lookup(cls, hook);
         PyObject *plain = value_type_lookup(&PyBaseObject_Type, hook);
         if (mine == NULL) {
@@ -582,7 +356,7 @@ set_attribute(PyObject *op, PyObject *name, PyObject *value)
             return -1;
         }
         if (mine != plain) {
-            return scratch_set(self, name, value);
+            return dany_scratch_set(self, name, value);
         }
     }
     return dany_set(op, name, value);
@@ -613,7 +387,9 @@ dany_dir(PyObject *op, PyObject *Py_UNUSED(ignored))
     PyObject *view = dobject_view(&self->base);
     PyObject *names = view == NULL ? NULL : PySet_New(view);
     PyObject *more =
-        names == NULL ? NULL : PyObject_Dir(self->cls != NULL ? self->cls : (PyObject *)Py_TYPE(op));
+        names == NULL
+            ? NULL
+            : PyObject_Dir(self->cls != NULL ? self->cls : (PyObject *)Py_TYPE(op));
     PyObject *result = NULL;
     int status = more == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(more); i++) {
@@ -631,7 +407,7 @@ dany_dir(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 dany_copy(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return shallow((DAnyObject *)self);
+    return dany_shallow((DAnyObject *)self);
 }
 
 static PyObject *
@@ -644,10 +420,11 @@ dany_deepcopy(PyObject *self, PyObject *Py_UNUSED(memo))
 static PyObject *
 dany_reduce_ex(PyObject *self, PyObject *protocol)
 {
-    PyObject *plain = shallow((DAnyObject *)self);
-    PyObject *reduced =
-        plain == NULL ? NULL
-                      : PyObject_CallMethodObjArgs(plain, tosc_state->str_reduce_ex, protocol, NULL);
+    PyObject *plain = dany_shallow((DAnyObject *)self);
+    PyObject *reduced = plain == NULL
+                            ? NULL
+                            : PyObject_CallMethodObjArgs(plain, tosc_state->str_reduce_ex,
+                                                         protocol, NULL);
     Py_XDECREF(plain);
     return reduced;
 }
@@ -704,22 +481,25 @@ dany_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             made = PyObject_Call(cls, args, kwargs);
             Py_DECREF(cls);
         } else if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "cannot create '%.200s' instances", type->tp_name);
+            PyErr_Format(PyExc_TypeError, "cannot create '%.200s' instances",
+                         type->tp_name);
         }
         return made;
     }
     PyObject *value;
-    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) || !PyArg_ParseTuple(args, "O:DAny", &value)) {
+    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0)
+        || !PyArg_ParseTuple(args, "O:DAny", &value)) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_TypeError, "DAny() takes no keyword arguments");
         }
         return NULL;
     }
     if (!dany_suits(value) && !PyObject_TypeCheck(value, type)) {
-        PyErr_Format(PyExc_TypeError,
-                     "DAny() needs an instance of a Python class that keeps its attributes in "
-                     "__dict__ or __slots__, not %.200s",
-                     Py_TYPE(value)->tp_name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "DAny() needs an instance of a Python class that keeps its attributes in "
+            "__dict__ or __slots__, not %.200s",
+            Py_TYPE(value)->tp_name);
         return NULL;
     }
     PyObject *plain = dobject_plain(value);
@@ -745,22 +525,25 @@ dany_dealloc(PyObject *op)
     Py_XDECREF(cls);
 }
 
-PyDoc_STRVAR(dany_doc,
-             "DAny(object, /)\n--\n\n"
-             "The wrapper of a custom object: one that keeps its attributes in __dict__ or\n"
-             "__slots__. Custom objects become DAny when they are stored; DAny(x) wraps a copy of\n"
-             "x that is in no store yet.\n"
-             "\n"
-             "A wrapper is an instance of the object's class for isinstance(), and runs its\n"
-             "methods, properties and operators. Attributes that are set or deleted are changes\n"
-             "like those of a distributed dict, also when they are made through vars(x). Copies\n"
-             "(copy.copy, copy.deepcopy, pickle) are plain objects of the class.");
+PyDoc_STRVAR(
+    dany_doc,
+    "DAny(object, /)\n--\n\n"
+    "The wrapper of a custom object: one that keeps its attributes in __dict__ or\n"
+    "__slots__. Custom objects become DAny when they are stored; DAny(x) wraps a copy "
+    "of\n"
+    "x that is in no store yet.\n"
+    "\n"
+    "A wrapper is an instance of the object's class for isinstance(), and runs its\n"
+    "methods, properties and operators. Attributes that are set or deleted are changes\n"
+    "like those of a distributed dict, also when they are made through vars(x). Copies\n"
+    "(copy.copy, copy.deepcopy, pickle) are plain objects of the class.");
 
 static PyMethodDef dany_methods[] = {
     {"__setattr__", (PyCFunction)(void (*)(void))dany_setattr, METH_FASTCALL,
      "Set an attribute: a change of the store."},
     {"__delattr__", dany_delattr, METH_O, "Delete an attribute: a change of the store."},
-    {"__dir__", dany_dir, METH_NOARGS, "The names of the object's and its class's attributes."},
+    {"__dir__", dany_dir, METH_NOARGS,
+     "The names of the object's and its class's attributes."},
     {"__copy__", dany_copy, METH_NOARGS, "A plain object with the same attributes."},
     {"__deepcopy__", dany_deepcopy, METH_O, "A plain object, plain all the way down."},
     {"__reduce_ex__", dany_reduce_ex, METH_O, "Pickled as a plain object."},
@@ -769,22 +552,18 @@ static PyMethodDef dany_methods[] = {
 };
 
 static PyGetSetDef dany_getset[] = {
-    {"__class__", dany_get_class, dany_set_class_attribute, "The class of the object.", NULL},
+    {"__class__", dany_get_class, dany_set_class_attribute, "The class of the object.",
+     NULL},
     {"__dict__", dany_get_dict, dany_set_dict, "A live mapping of the attributes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot dany_slots[] = {
-    {Py_tp_doc, (void *)dany_doc},
-    {Py_tp_new, dany_new},
-    {Py_tp_dealloc, dany_dealloc},
-    {Py_tp_traverse, dany_traverse},
-    {Py_tp_clear, dobject_clear},
-    {Py_tp_getattro, dany_getattro},
-    {Py_tp_methods, dany_methods},
-    {Py_tp_getset, dany_getset},
-    {Py_tp_members, dobject_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)dany_doc},    {Py_tp_new, dany_new},
+    {Py_tp_dealloc, dany_dealloc},    {Py_tp_traverse, dany_traverse},
+    {Py_tp_clear, dobject_clear},     {Py_tp_getattro, dany_getattro},
+    {Py_tp_methods, dany_methods},    {Py_tp_getset, dany_getset},
+    {Py_tp_members, dobject_members}, {0, NULL},
 };
 
 static PyType_Spec dany_spec = {
@@ -797,8 +576,10 @@ static PyType_Spec dany_spec = {
 int
 dany_init(PyObject *module, ToscState *state)
 {
-    if (classify_init(state) < 0 || dattrs_init(module, state) < 0 ||
-        tosc_add_type(module, &state->DAny_Type, &dany_spec, state->DObject_Type, "DAny") < 0) {
+    if (classify_init(state) < 0 || dattrs_init(module, state) < 0
+        || tosc_add_type(module, &state->DAny_Type, &dany_spec, state->DObject_Type,
+                         "DAny")
+               < 0) {
         return -1;
     }
     return class_init(module, state);

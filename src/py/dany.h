@@ -20,6 +20,8 @@ PyTypeObject *class_wrapper_type(PyTypeObject *base, PyObject *cls);
 PyObject *class_of_wrapper_type(PyTypeObject *type);
 /* Gives a shell its class and its type. */
 int class_assign(DObject *self, PyTypeObject *base, PyObject *cls);
+/* From now on only we make subtypes of it. */
+int class_seal(PyTypeObject *type);
 int class_init(PyObject *module, ToscState *state);
 
 static inline bool
@@ -47,6 +49,17 @@ int dany_set(PyObject *self, PyObject *name, PyObject *value);
 int dany_store(DObject *self, PyObject *name, PyObject *value, bool *ret_missing);
 /* Replaces all that stands in the instance dict. */
 int dany_assign_dict(DAnyObject *self, PyObject *dict);
+
+/* ---- dany_plain.c ---- */
+
+/* An instance of the class with the attributes as they are, wrappers included. */
+PyObject *dany_shallow(DAnyObject *self);
+
+/* ---- dany_scratch.c ---- */
+
+/* Setting (value NULL: deleting) by the class's own hook, reading by its own `getattribute`. */
+int dany_scratch_set(DAnyObject *self, PyObject *name, PyObject *value);
+PyObject *dany_scratch_get(DAnyObject *self, PyObject *getattribute, PyObject *name);
 
 /* ---- dany_attrs.c ---- */
 

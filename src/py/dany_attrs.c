@@ -47,7 +47,8 @@ PyObject *
 dattrs_view(DAnyObject *owner)
 {
     PyObject *view = dobject_view(&owner->base);
-    if (view == NULL || owner->cls == NULL || !class_has_slots((PyTypeObject *)owner->cls)) {
+    if (view == NULL || owner->cls == NULL
+        || !class_has_slots((PyTypeObject *)owner->cls)) {
         return view;
     }
     PyObject *shown = PyDict_New();
@@ -78,7 +79,8 @@ static int
 find(PyObject *op, PyObject *name, PyObject **ret)
 {
     *ret = NULL;
-    return is_hidden(owner_of(op), name) ? 0 : dobject_get(&owner_of(op)->base, name, ret);
+    return is_hidden(owner_of(op), name) ? 0
+                                         : dobject_get(&owner_of(op)->base, name, ret);
 }
 
 /* ---- the mapping ---- */
@@ -333,7 +335,8 @@ dattrs_popitem(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_DECREF(names);
         PyObject *value = take(op, name);
         if (value != NULL || PyErr_Occurred()) {
-            return value == NULL ? (Py_DECREF(name), NULL) : Py_BuildValue("NN", name, value);
+            return value == NULL ? (Py_DECREF(name), NULL)
+                                 : Py_BuildValue("NN", name, value);
         }
         Py_DECREF(name); /* somebody else took it: look again */
     }
@@ -352,7 +355,8 @@ dattrs_setdefault(PyObject *op, PyObject *args)
     if (found != 0) {
         return value;
     }
-    return dattrs_ass_subscript(op, name, fallback) < 0 ? NULL : dattrs_subscript(op, name);
+    return dattrs_ass_subscript(op, name, fallback) < 0 ? NULL
+                                                        : dattrs_subscript(op, name);
 }
 
 static int
@@ -386,9 +390,10 @@ dattrs_inplace_or(PyObject *op, PyObject *other)
 {
     PyObject *plain = PyDict_New();
     int result = -1;
-    if (plain != NULL && (PyMapping_Check(other)
-                              ? PyDict_Update(plain, other)
-                              : PyDict_MergeFromSeq2(plain, other, 1)) == 0) {
+    if (plain != NULL
+        && (PyMapping_Check(other) ? PyDict_Update(plain, other)
+                                   : PyDict_MergeFromSeq2(plain, other, 1))
+               == 0) {
         result = update_from(op, plain);
     }
     Py_XDECREF(plain);
@@ -431,8 +436,10 @@ static PyMethodDef dattrs_methods[] = {
     {"items", dattrs_items, METH_NOARGS, "Names and values, as they are now."},
     {"copy", dattrs_copy, METH_NOARGS, "A plain dict."},
     {"pop", dattrs_pop, METH_VARARGS, "Deletes an attribute and returns its value."},
-    {"popitem", dattrs_popitem, METH_NOARGS, "Deletes the last attribute and returns it."},
-    {"setdefault", dattrs_setdefault, METH_VARARGS, "The value, set first if it is missing."},
+    {"popitem", dattrs_popitem, METH_NOARGS,
+     "Deletes the last attribute and returns it."},
+    {"setdefault", dattrs_setdefault, METH_VARARGS,
+     "The value, set first if it is missing."},
     {"update", (PyCFunction)(void (*)(void))dattrs_update, METH_VARARGS | METH_KEYWORDS,
      "Sets several attributes in one change."},
     {"clear", dattrs_clear, METH_NOARGS, "Deletes all attributes that are not slots."},
@@ -444,7 +451,8 @@ static PyMethodDef dattrs_methods[] = {
 };
 
 static PyType_Slot dattrs_slots[] = {
-    {Py_tp_doc, "The attributes of a stored object: a live mapping, changes of which are stored."},
+    {Py_tp_doc,
+     "The attributes of a stored object: a live mapping, changes of which are stored."},
     {Py_tp_traverse, dattrs_traverse},
     {Py_tp_dealloc, dattrs_dealloc},
     {Py_tp_repr, dattrs_repr},
@@ -464,8 +472,8 @@ static PyType_Slot dattrs_slots[] = {
 static PyType_Spec dattrs_spec = {
     .name = "tosc.DAttrs",
     .basicsize = sizeof(DAttrs),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_MAPPING,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_MAPPING,
     .slots = dattrs_slots,
 };
 
@@ -476,9 +484,11 @@ dattrs_init(PyObject *module, ToscState *state)
         return -1;
     }
     PyObject *abc = PyImport_ImportModule("collections.abc");
-    PyObject *mapping = abc == NULL ? NULL : PyObject_GetAttrString(abc, "MutableMapping");
-    PyObject *done =
-        mapping == NULL ? NULL : PyObject_CallMethod(mapping, "register", "O", state->DAttrs_Type);
+    PyObject *mapping =
+        abc == NULL ? NULL : PyObject_GetAttrString(abc, "MutableMapping");
+    PyObject *done = mapping == NULL ? NULL
+                                     : PyObject_CallMethod(mapping, "register", "O",
+                                                           state->DAttrs_Type);
     int result = done == NULL ? -1 : 0;
     Py_XDECREF(done);
     Py_XDECREF(mapping);

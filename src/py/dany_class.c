@@ -44,14 +44,38 @@ static const char class_key[] = "__wrapped_class__";
 
 /* Special names that are not forwarded. */
 static const char *const not_forwarded[] = {
-    "__new__",         "__init__",      "__del__",          "__reduce__",
-    "__reduce_ex__",   "__getstate__",  "__setstate__",     "__getattr__",
-    "__getattribute__", "__setattr__",  "__delattr__",      "__dict__",
-    "__weakref__",     "__slots__",     "__class__",        "__module__",
-    "__qualname__",    "__doc__",       "__init_subclass__", "__subclasshook__",
-    "__class_getitem__", "__set_name__", "__annotations__", "__abstractmethods__",
-    "__getnewargs__",  "__getnewargs_ex__", "__hash__",     "__wrapped_class__",
-    "__classcell__",   "__prepare__",   "__static_attributes__", "__firstlineno__",
+    "__new__",
+    "__init__",
+    "__del__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__getstate__",
+    "__setstate__",
+    "__getattr__",
+    "__getattribute__",
+    "__setattr__",
+    "__delattr__",
+    "__dict__",
+    "__weakref__",
+    "__slots__",
+    "__class__",
+    "__module__",
+    "__qualname__",
+    "__doc__",
+    "__init_subclass__",
+    "__subclasshook__",
+    "__class_getitem__",
+    "__set_name__",
+    "__annotations__",
+    "__abstractmethods__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__hash__",
+    "__wrapped_class__",
+    "__classcell__",
+    "__prepare__",
+    "__static_attributes__",
+    "__firstlineno__",
 };
 
 /* ---- forwarders ---- */
@@ -101,7 +125,8 @@ forward_dealloc(PyObject *op)
 static PyObject *
 raise_no_method(PyObject *self, PyObject *name)
 {
-    PyErr_Format(PyExc_TypeError, "'%.200s' object has no method %U", Py_TYPE(self)->tp_name, name);
+    PyErr_Format(PyExc_TypeError, "'%.200s' object has no method %U",
+                 Py_TYPE(self)->tp_name, name);
     return NULL;
 }
 
@@ -122,9 +147,11 @@ call_custom(PyObject *self, PyObject *name, PyObject *const *args, size_t nargsf
     } else {
         descrgetfunc get = Py_TYPE(method)->tp_descr_get;
         PyObject *bound = get != NULL ? get(method, self, cls) : Py_NewRef(method);
-        result = bound == NULL ? NULL
-                               : PyObject_Vectorcall(bound, args + 1,
-                                                     (size_t)PyVectorcall_NARGS(nargsf) - 1, kwnames);
+        result =
+            bound == NULL
+                ? NULL
+                : PyObject_Vectorcall(bound, args + 1,
+                                      (size_t)PyVectorcall_NARGS(nargsf) - 1, kwnames);
         Py_XDECREF(bound);
     }
     Py_DECREF(method);
@@ -143,18 +170,22 @@ special_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject 
     if (PyObject_TypeCheck(args[0], tosc_state->DAny_Type)) {
         return call_custom(args[0], self->name, args, nargsf, kwnames);
     }
-    if (PyObject_TypeCheck(args[0], tosc_state->DOpaque_Type) ||
-        PyObject_TypeCheck(args[0], tosc_state->DPart_Type)) {
+    if (PyObject_TypeCheck(args[0], tosc_state->DOpaque_Type)
+        || PyObject_TypeCheck(args[0], tosc_state->DPart_Type)) {
         return opaque_call_special(args[0], self->name, args + 1, nargs - 1, kwnames);
     }
-    return raise_no_method(args[0], self->name);
+    PyObject *method = forward_class_attribute(self); /* type(x).__len__(a real object) */
+    PyObject *result =
+        method == NULL ? NULL : PyObject_Vectorcall(method, args, nargsf, kwnames);
+    Py_XDECREF(method);
+    return result;
 }
 
 static PyObject *
 special_get(PyObject *op, PyObject *object, PyObject *type)
 {
     if (object == NULL || object == Py_None) {
-        return forward_class_attribute((Forward *)op);
+        return Py_NewRef(op);
     }
     PyObject *cls = PyObject_TypeCheck(object, tosc_state->DAny_Type)
                         ? ((DAnyObject *)object)->cls
@@ -195,8 +226,8 @@ static PyType_Slot special_slots[] = {
 static PyType_Spec special_spec = {
     .name = "tosc.SpecialMethod",
     .basicsize = sizeof(Forward),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-             Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL
+             | Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = special_slots,
 };
 
@@ -256,8 +287,18 @@ static bool
 is_special_name(PyObject *name)
 {
     Py_ssize_t length = PyUnicode_GET_LENGTH(name);
-    return length > 4 && PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_' &&
-           PyUnicode_READ_CHAR(name, length - 1) == '_' && PyUnicode_READ_CHAR(name, length - 2) == '_';
+    return length > 4 && PyUnicode_READ_CHAR(name, 0) == '_'
+           && PyUnicode_READ_CHAR(name, 1) == '_'
+           && PyUnicode_READ_CHAR(name, length - 1) == '_'
+           && PyUnicode_READ_CHAR(name, length - 2) == '_';
+}
+
+/* Copies of opaque values are made by pickling, whatever their class says. */
+static bool
+is_copying(PyObject *name)
+{
+    return PyUnicode_CompareWithASCIIString(name, "__copy__") == 0
+           || PyUnicode_CompareWithASCIIString(name, "__deepcopy__") == 0;
 }
 
 static bool
@@ -287,7 +328,8 @@ add_name(PyObject *ns, PyObject *name, PyObject *class_ref)
         return 0;
     }
     int there = PyDict_Contains(ns, name);
-    return there != 0 ? (there < 0 ? -1 : 0) : add_forward(ns, name_type, name, class_ref);
+    return there != 0 ? (there < 0 ? -1 : 0)
+                      : add_forward(ns, name_type, name, class_ref);
 }
 
 /* The attribute names that a method may pass to object.__setattr__(). */
@@ -301,7 +343,8 @@ add_constant_names(PyObject *ns, PyObject *function, PyObject *class_ref)
     if (result == 0 && PyTuple_Check(names) && PyTuple_Check(constants)) {
         int sets = PySequence_Contains(names, tosc_state->str_setattr);
         result = sets < 0 ? -1 : 0;
-        for (Py_ssize_t i = 0; sets > 0 && result == 0 && i < PyTuple_GET_SIZE(constants); i++) {
+        for (Py_ssize_t i = 0; sets > 0 && result == 0 && i < PyTuple_GET_SIZE(constants);
+             i++) {
             PyObject *constant = PyTuple_GET_ITEM(constants, i);
             if (PyUnicode_CheckExact(constant) && PyUnicode_IsIdentifier(constant) == 1) {
                 result = add_name(ns, constant, class_ref);
@@ -319,7 +362,8 @@ add_annotated(PyObject *ns, PyObject *annotations, PyObject *class_ref)
     PyObject *key;
     PyObject *value;
     Py_ssize_t position = 0;
-    while (PyDict_Check(annotations) && PyDict_Next(annotations, &position, &key, &value)) {
+    while (PyDict_Check(annotations)
+           && PyDict_Next(annotations, &position, &key, &value)) {
         if (add_name(ns, key, class_ref) < 0) {
             return -1;
         }
@@ -329,7 +373,8 @@ add_annotated(PyObject *ns, PyObject *annotations, PyObject *class_ref)
 
 /* One attribute of one class of the method resolution order, if a nearer class has not the same. */
 static int
-add_attribute(PyObject *ns, PyObject *name, PyObject *value, PyObject *class_ref, bool custom)
+add_attribute(PyObject *ns, PyObject *name, PyObject *value, PyObject *class_ref,
+              bool custom)
 {
     if (!PyUnicode_CheckExact(name)) {
         return 0;
@@ -337,14 +382,15 @@ add_attribute(PyObject *ns, PyObject *name, PyObject *value, PyObject *class_ref
     if (PyUnicode_CompareWithASCIIString(name, "__annotations__") == 0) {
         return custom ? add_annotated(ns, value, class_ref) : 0;
     }
-    if (PyFunction_Check(value) && custom && add_constant_names(ns, value, class_ref) < 0) {
+    if (PyFunction_Check(value) && custom
+        && add_constant_names(ns, value, class_ref) < 0) {
         return -1;
     }
     if (!is_special_name(name)) {
         return add_name(ns, name, class_ref);
     }
     int there = PyDict_Contains(ns, name);
-    if (there != 0 || !is_forwarded(name)) {
+    if (there != 0 || !is_forwarded(name) || (!custom && is_copying(name))) {
         return there < 0 ? -1 : 0;
     }
     if (value == Py_None) {
@@ -362,8 +408,9 @@ add_hash(PyObject *ns, PyTypeObject *cls, PyObject *class_ref)
     PyObject *plain = mine == NULL ? NULL : value_type_lookup(&PyBaseObject_Type, name);
     int result = -1;
     if (plain != NULL) {
-        result = mine == plain || mine == Py_None ? PyDict_SetItem(ns, name, mine)
-                                                  : add_forward(ns, special_type, name, class_ref);
+        result = mine == plain || mine == Py_None
+                     ? PyDict_SetItem(ns, name, mine)
+                     : add_forward(ns, special_type, name, class_ref);
     }
     Py_XDECREF(name);
     return result;
@@ -401,7 +448,8 @@ static PyObject *
 make_namespace(PyTypeObject *cls, PyObject *class_ref, bool custom)
 {
     PyObject *ns = PyDict_New();
-    if (ns == NULL || add_identity(ns, cls, class_ref) < 0 || add_hash(ns, cls, class_ref) < 0) {
+    if (ns == NULL || add_identity(ns, cls, class_ref) < 0
+        || add_hash(ns, cls, class_ref) < 0) {
         Py_XDECREF(ns);
         return NULL;
     }
@@ -444,8 +492,8 @@ forget(PyObject *key, PyObject *class_ref)
 {
     PyObject *types = tosc_state != NULL ? tosc_state->any_types : NULL;
     PyObject *entry = types == NULL ? NULL : PyDict_GetItemWithError(types, key);
-    if (entry != NULL && PyTuple_GET_ITEM(entry, 0) == class_ref &&
-        PyDict_DelItem(types, key) < 0) {
+    if (entry != NULL && PyTuple_GET_ITEM(entry, 0) == class_ref
+        && PyDict_DelItem(types, key) < 0) {
         PyErr_Clear();
     }
     Py_RETURN_NONE;
@@ -487,7 +535,8 @@ class_wrapper_type(PyTypeObject *base, PyObject *cls)
     }
     PyObject *callback = key == NULL ? NULL : PyCFunction_New(&forget_method, key);
     PyObject *class_ref = callback == NULL ? NULL : PyWeakref_NewRef(cls, callback);
-    PyTypeObject *type = class_ref == NULL ? NULL : make_type(base, (PyTypeObject *)cls, class_ref);
+    PyTypeObject *type =
+        class_ref == NULL ? NULL : make_type(base, (PyTypeObject *)cls, class_ref);
     entry = type == NULL ? NULL : PyTuple_Pack(2, class_ref, type);
     if (entry == NULL || PyDict_SetItem(types, key, entry) < 0) {
         Py_CLEAR(type);
@@ -502,7 +551,8 @@ class_wrapper_type(PyTypeObject *base, PyObject *cls)
 PyObject *
 class_of_wrapper_type(PyTypeObject *type)
 {
-    PyObject *class_ref = type->tp_dict == NULL ? NULL : PyDict_GetItemString(type->tp_dict, class_key);
+    PyObject *class_ref =
+        type->tp_dict == NULL ? NULL : PyDict_GetItemString(type->tp_dict, class_key);
     if (class_ref == NULL || !PyWeakref_Check(class_ref)) {
         return NULL;
     }
@@ -515,12 +565,14 @@ class_assign(DObject *self, PyTypeObject *base, PyObject *cls)
 {
     DAnyObject *wrapper = (DAnyObject *)self;
     if (!PyType_Check(cls)) {
-        PyErr_Format(PyExc_TypeError, "the class of a stored object is %.200s, not a class",
+        PyErr_Format(PyExc_TypeError,
+                     "the class of a stored object is %.200s, not a class",
                      Py_TYPE(cls)->tp_name);
         return -1;
     }
     if (wrapper->cls != NULL) {
-        PyErr_SetString(PyExc_TypeError, "the class of a stored object cannot be changed");
+        PyErr_SetString(PyExc_TypeError,
+                        "the class of a stored object cannot be changed");
         return -1;
     }
     PyTypeObject *type = class_wrapper_type(base, cls);
@@ -539,22 +591,26 @@ static PyObject *
 refuse_subclass(PyObject *cls, PyObject *args, PyObject *kwargs)
 {
     if (!making_type) {
-        PyErr_SetString(PyExc_TypeError,
-                        "the wrapper of custom objects cannot be subclassed: derive from the "
-                        "class of the objects instead");
+        PyErr_SetString(
+            PyExc_TypeError,
+            "the wrapper of custom objects cannot be subclassed: derive from the "
+            "class of the objects instead");
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-static PyMethodDef refuse_method = {"__init_subclass__", (PyCFunction)(void (*)(void))refuse_subclass,
+static PyMethodDef refuse_method = {"__init_subclass__",
+                                    (PyCFunction)(void (*)(void))refuse_subclass,
                                     METH_VARARGS | METH_KEYWORDS | METH_CLASS, NULL};
 
-static int
-seal(PyTypeObject *type)
+int
+class_seal(PyTypeObject *type)
 {
     PyObject *method = PyDescr_NewClassMethod(type, &refuse_method);
-    int result = method == NULL ? -1 : PyDict_SetItemString(type->tp_dict, "__init_subclass__", method);
+    int result = method == NULL
+                     ? -1
+                     : PyDict_SetItemString(type->tp_dict, "__init_subclass__", method);
     Py_XDECREF(method);
     PyType_Modified(type);
     return result;
@@ -572,7 +628,7 @@ class_init(PyObject *module, ToscState *state)
         PyObject *owner = state->DAny_Type->tp_dict;
         result = PyDict_SetItemString(owner, "__special_method_type__", special);
         result |= PyDict_SetItemString(owner, "__attribute_type__", name);
-        result |= seal(state->DAny_Type);
+        result |= class_seal(state->DAny_Type);
     }
     Py_XDECREF(special);
     Py_XDECREF(name);

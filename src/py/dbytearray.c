@@ -1,15 +1,15 @@
 /*
  * DByteArray: a bytearray that can live in a store. The type, and its readings.
  *
- * The builtin's many methods that only read are forwarded to the view that this context may
- * see, by a table that is filled from the builtin's own: their results (plain bytearrays,
- * ints, tuples), errors and docstrings are those of the CPython that runs. Changes are in
- * dbytearray_write.c.
+ * The builtin's many methods that only read are forwarded to the view that this context
+ * may see, by a table that is filled from the builtin's own: their results (plain
+ * bytearrays, ints, tuples), errors and docstrings are those of the CPython that runs.
+ * Changes are in dbytearray_write.c.
  *
- * A buffer that is exported is the view's, and keeps it: a memoryview is a stable snapshot,
- * like an iterator. It is read-only, since what is written through a buffer would never reach
- * the store; and the wrapper stands as the exporter, so that nobody gets hold of the state by
- * memoryview.obj.
+ * A buffer that is exported is the view's, and keeps it: a memoryview is a stable
+ * snapshot, like an iterator. It is read-only, since what is written through a buffer
+ * would never reach the store; and the wrapper stands as the exporter, so that nobody
+ * gets hold of the state by memoryview.obj.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -46,7 +46,10 @@ is_dbytearray(PyObject *value)
     return dobject_kind(value) == KIND_BYTES;
 }
 
-/* The same arguments with bytearrays in the place of DByteArrays, for what takes no buffer. */
+/*
+ * The same arguments with bytearrays in the place of DByteArrays, for what takes no
+ * buffer.
+ */
 static PyObject *
 unwrap_arguments(PyObject *const *args, Py_ssize_t count)
 {
@@ -64,8 +67,8 @@ unwrap_arguments(PyObject *const *args, Py_ssize_t count)
 }
 
 static PyObject *
-forward(PyObject *op, enum forwarded_method which, PyObject *const *args, Py_ssize_t nargs,
-        PyObject *kwnames)
+forward(PyObject *op, enum forwarded_method which, PyObject *const *args,
+        Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *view = dbytearray_view(op);
     if (view == NULL) {
@@ -90,11 +93,11 @@ forward(PyObject *op, enum forwarded_method which, PyObject *const *args, Py_ssi
     return result;
 }
 
-#define X(name)                                                                               \
-    static PyObject *forward_##name(PyObject *op, PyObject *const *args, Py_ssize_t nargs,    \
-                                    PyObject *kwnames)                                        \
-    {                                                                                         \
-        return forward(op, FORWARD_##name, args, nargs, kwnames);                             \
+#define X(name) \
+    static PyObject *forward_##name(PyObject *op, PyObject *const *args, \
+                                    Py_ssize_t nargs, PyObject *kwnames) \
+    { \
+        return forward(op, FORWARD_##name, args, nargs, kwnames); \
     }
 FORWARDED(X)
 #undef X
@@ -147,7 +150,8 @@ copy_slice(PyObject *op, PyObject *key)
     }
     seq_slice_fit(&slice, PyByteArray_GET_SIZE(view));
     const char *from = PyByteArray_AS_STRING(view) + slice.start;
-    PyObject *result = PyByteArray_FromStringAndSize(slice.step == 1 ? from : NULL, slice.count);
+    PyObject *result =
+        PyByteArray_FromStringAndSize(slice.step == 1 ? from : NULL, slice.count);
     if (result != NULL && slice.step != 1) {
         char *to = PyByteArray_AS_STRING(result);
         for (Py_ssize_t i = 0; i < slice.count; i++) {
@@ -161,7 +165,8 @@ copy_slice(PyObject *op, PyObject *key)
 PyObject *
 dbytearray_raise_bad_key(PyObject *key)
 {
-    PyErr_Format(PyExc_TypeError, "bytearray indices must be integers or slices, not %.200s",
+    PyErr_Format(PyExc_TypeError,
+                 "bytearray indices must be integers or slices, not %.200s",
                  Py_TYPE(key)->tp_name);
     return NULL;
 }
@@ -217,7 +222,10 @@ new_reversed(PyObject *view)
     return PyObject_CallOneArg((PyObject *)&PyReversed_Type, view);
 }
 
-/* The builtin has none; without it reversed() would look at the array anew for each byte. */
+/*
+ * The builtin has none; without it reversed() would look at the array anew for each
+ * byte.
+ */
 static PyObject *
 dbytearray_reversed(PyObject *op, PyObject *Py_UNUSED(unused))
 {
@@ -253,8 +261,8 @@ dbytearray_copy(PyObject *op, PyObject *Py_UNUSED(unused))
 static PyObject *
 reduce_view(PyObject *view)
 {
-    return Py_BuildValue("O(y#)", (PyObject *)&PyByteArray_Type, PyByteArray_AS_STRING(view),
-                         PyByteArray_GET_SIZE(view));
+    return Py_BuildValue("O(y#)", (PyObject *)&PyByteArray_Type,
+                         PyByteArray_AS_STRING(view), PyByteArray_GET_SIZE(view));
 }
 
 static PyObject *
@@ -278,8 +286,8 @@ dbytearray_sizeof(PyObject *op, PyObject *Py_UNUSED(unused))
 /* ---- operators ---- */
 
 /*
- * A bytearray compares with whatever has a buffer; the rest is left to the other operand, which
- * is to see this object and not its view.
+ * A bytearray compares with whatever has a buffer; the rest is left to the other
+ * operand, which is to see this object and not its view.
  */
 static PyObject *
 dbytearray_richcompare(PyObject *op, PyObject *other, int how)
@@ -349,8 +357,9 @@ dbytearray_getbuffer(PyObject *op, Py_buffer *buffer, int flags)
 {
     buffer->obj = NULL;
     if ((flags & PyBUF_WRITABLE) == PyBUF_WRITABLE) {
-        PyErr_SetString(PyExc_BufferError,
-                        "a DByteArray cannot be changed through a buffer, only by its methods");
+        PyErr_SetString(
+            PyExc_BufferError,
+            "a DByteArray cannot be changed through a buffer, only by its methods");
         return -1;
     }
     Py_buffer *inner = PyMem_Malloc(sizeof(*inner));
@@ -388,7 +397,8 @@ dbytearray_releasebuffer(PyObject *Py_UNUSED(op), Py_buffer *buffer)
 static PyObject *
 dbytearray_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    return (PyObject *)dobject_new(type, KIND_BYTES, PyByteArray_FromStringAndSize(NULL, 0));
+    return (PyObject *)dobject_new(type, KIND_BYTES,
+                                   PyByteArray_FromStringAndSize(NULL, 0));
 }
 
 static PyObject *
@@ -400,7 +410,8 @@ dbytearray_deepcopy(PyObject *op, PyObject *Py_UNUSED(memo))
 static PyObject *
 dbytearray_fromhex(PyObject *cls, PyObject *text)
 {
-    PyObject *bytes = seq_call(bytearray_fromhex, (PyObject *)&PyByteArray_Type, &text, 1, NULL);
+    PyObject *bytes =
+        seq_call(bytearray_fromhex, (PyObject *)&PyByteArray_Type, &text, 1, NULL);
     if (bytes == NULL) {
         return NULL;
     }
@@ -412,23 +423,26 @@ dbytearray_fromhex(PyObject *cls, PyObject *text)
 static PyObject *
 dbytearray_maketrans(PyObject *Py_UNUSED(unused), PyObject *const *args, Py_ssize_t nargs)
 {
-    return seq_call(bytearray_maketrans, (PyObject *)&PyByteArray_Type, args, nargs, NULL);
+    return seq_call(bytearray_maketrans, (PyObject *)&PyByteArray_Type, args, nargs,
+                    NULL);
 }
 
 /* ---- the type ---- */
 
-PyDoc_STRVAR(dbytearray_doc,
-             "DByteArray(source=b'', encoding=None, errors=None)\n"
-             "\n"
-             "What a bytearray becomes when a Manager stores it; made of the same sources.\n"
-             "\n"
-             "It has all of bytearray's methods and operators; their results are plain. Its\n"
-             "buffer is read-only: a memoryview, like an iterator, shows the bytes as they were\n"
-             "when it was made. One that is made here stands alone until it is put into\n"
-             "something that is stored. A change is done as a whole, or, after an error, not at\n"
-             "all.");
+PyDoc_STRVAR(
+    dbytearray_doc,
+    "DByteArray(source=b'', encoding=None, errors=None)\n"
+    "\n"
+    "What a bytearray becomes when a Manager stores it; made of the same sources.\n"
+    "\n"
+    "It has all of bytearray's methods and operators; their results are plain. Its\n"
+    "buffer is read-only: a memoryview, like an iterator, shows the bytes as they were\n"
+    "when it was made. One that is made here stands alone until it is put into\n"
+    "something that is stored. A change is done as a whole, or, after an error, not at\n"
+    "all.");
 PyDoc_STRVAR(copy_doc, "__copy__($self, /)\n--\n\nA copy, a plain bytearray.");
-PyDoc_STRVAR(deepcopy_doc, "__deepcopy__($self, memo, /)\n--\n\nA copy, a plain bytearray.");
+PyDoc_STRVAR(deepcopy_doc,
+             "__deepcopy__($self, memo, /)\n--\n\nA copy, a plain bytearray.");
 PyDoc_STRVAR(reduce_doc, "__reduce__($self, /)\n--\n\nPickles as a plain bytearray.");
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\n"
                            "Return a reverse iterator over the bytes as they are now.");
@@ -437,28 +451,35 @@ PyDoc_STRVAR(sizeof_doc, "__sizeof__($self, /)\n--\n\n"
 PyDoc_STRVAR(append_doc, "append($self, item, /)\n--\n\n"
                          "Append a single item to the end of the bytearray.");
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove all items from the bytearray.");
-PyDoc_STRVAR(extend_doc,
-             "extend($self, iterable_of_ints, /)\n--\n\n"
-             "Append all the items from the iterator or sequence to the end of the bytearray.");
-PyDoc_STRVAR(fromhex_doc,
-             "fromhex($type, string, /)\n--\n\n"
-             "Create a DByteArray from a string of hexadecimal numbers.\n\n"
-             "Spaces between two numbers are accepted.");
-PyDoc_STRVAR(insert_doc, "insert($self, index, item, /)\n--\n\n"
-                         "Insert a single item into the bytearray before the given index.");
-PyDoc_STRVAR(maketrans_doc,
-             "maketrans(frm, to, /)\n--\n\n"
-             "Return a translation table useable for the bytes or bytearray translate method.\n\n"
-             "The table maps each byte in frm to the byte at the same position in to, which\n"
-             "must be of the same length.");
-PyDoc_STRVAR(pop_doc, "pop($self, index=-1, /)\n--\n\n"
-                      "Remove and return a single item from the bytearray (default the last).");
+PyDoc_STRVAR(
+    extend_doc,
+    "extend($self, iterable_of_ints, /)\n--\n\n"
+    "Append all the items from the iterator or sequence to the end of the bytearray.");
+PyDoc_STRVAR(fromhex_doc, "fromhex($type, string, /)\n--\n\n"
+                          "Create a DByteArray from a string of hexadecimal numbers.\n\n"
+                          "Spaces between two numbers are accepted.");
+PyDoc_STRVAR(insert_doc,
+             "insert($self, index, item, /)\n--\n\n"
+             "Insert a single item into the bytearray before the given index.");
+PyDoc_STRVAR(
+    maketrans_doc,
+    "maketrans(frm, to, /)\n--\n\n"
+    "Return a translation table useable for the bytes or bytearray translate method.\n\n"
+    "The table maps each byte in frm to the byte at the same position in to, which\n"
+    "must be of the same length.");
+PyDoc_STRVAR(pop_doc,
+             "pop($self, index=-1, /)\n--\n\n"
+             "Remove and return a single item from the bytearray (default the last).");
 PyDoc_STRVAR(remove_doc, "remove($self, value, /)\n--\n\n"
                          "Remove the first occurrence of a value in the bytearray.");
 PyDoc_STRVAR(reverse_doc, "reverse($self, /)\n--\n\n"
                           "Reverse the order of the values in the bytearray in place.");
 
-/* The forwarded ones come first, in the order of their numbers; their docstrings come later. */
+/*
+ * The forwarded ones come first, in the order of their numbers; their docstrings come
+ * later.
+ */
+/* clang-format off */
 static PyMethodDef dbytearray_methods[] = {
 #define X(name) {#name, SEQ_FASTCALL(forward_##name), METH_FASTCALL | METH_KEYWORDS, NULL},
     FORWARDED(X)
@@ -480,6 +501,7 @@ static PyMethodDef dbytearray_methods[] = {
     {"reverse", dbytearray_reverse, METH_NOARGS, reverse_doc},
     {NULL},
 };
+/* clang-format on */
 
 static PyType_Slot dbytearray_slots[] = {
     {Py_tp_doc, (void *)dbytearray_doc},
@@ -538,7 +560,8 @@ find_methods(void)
     bytearray_fromhex = seq_method(&PyByteArray_Type, "fromhex");
     bytearray_maketrans = seq_method(&PyByteArray_Type, "maketrans");
     bytearray_sizeof = seq_method(&PyByteArray_Type, "__sizeof__");
-    return bytearray_fromhex == NULL || bytearray_maketrans == NULL || bytearray_sizeof == NULL
+    return bytearray_fromhex == NULL || bytearray_maketrans == NULL
+                   || bytearray_sizeof == NULL
                ? -1
                : 0;
 }

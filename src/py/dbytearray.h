@@ -21,7 +21,10 @@ dbytearray_quiet(PyObject *op)
     return NULL;
 }
 
-/* The bytearray that this context sees, held by a new reference and so not changed meanwhile. */
+/*
+ * The bytearray that this context sees, held by a new reference and so not changed
+ * meanwhile.
+ */
 static inline PyObject *
 dbytearray_view(PyObject *op)
 {

@@ -1,10 +1,10 @@
 /*
  * DByteArray: changes.
  *
- * As for DList: arguments are converted first (by a bytearray made for the purpose, so that
- * what is accepted and refused is the builtin's choice), then a Write is opened, the place is
- * found, and one splice of bytes is noted. Nothing in a Write here runs Python code. What
- * changes nothing commits nothing.
+ * As for DList: arguments are converted first (by a bytearray made for the purpose, so
+ * that what is accepted and refused is the builtin's choice), then a Write is opened,
+ * the place is found, and one splice of bytes is noted. Nothing in a Write here runs
+ * Python code. What changes nothing commits nothing.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -14,21 +14,13 @@
 
 #include <string.h>
 
-/* Up to this many bytes of an extended slice are noted one by one. */
-#define MAX_SINGLE_BYTES 16
-
 static const PyMethodDef *bytearray_extend;
-
-static PyObject *
-none_or_null(int status)
-{
-    return status < 0 ? NULL : Py_NewRef(Py_None);
-}
 
 static PyObject *
 bytes_of(PyObject *array)
 {
-    return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(array), PyByteArray_GET_SIZE(array));
+    return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(array),
+                                     PyByteArray_GET_SIZE(array));
 }
 
 /* One byte, as a bytes object, of what a bytearray takes as an element. */
@@ -65,7 +57,7 @@ insert_byte(PyObject *op, Py_ssize_t index, PyObject *value)
         status = seq_finish(&w, OP_SPLICE, index, index, byte);
     }
     Py_DECREF(byte);
-    return none_or_null(status);
+    return seq_none(status);
 }
 
 PyObject *
@@ -165,14 +157,18 @@ clear(PyObject *op)
 PyObject *
 dbytearray_clear_method(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return none_or_null(clear(op));
+    return seq_none(clear(op));
 }
 
-/* The builtin empties itself before it looks at its arguments, so of itself nothing is left. */
+/*
+ * The builtin empties itself before it looks at its arguments, so of itself nothing is
+ * left.
+ */
 int
 dbytearray_init_object(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (PyTuple_GET_SIZE(args) == 1 && PyTuple_GET_ITEM(args, 0) == op && kwargs == NULL) {
+    if (PyTuple_GET_SIZE(args) == 1 && PyTuple_GET_ITEM(args, 0) == op
+        && kwargs == NULL) {
         return clear(op);
     }
     PyObject *array = PyObject_Call((PyObject *)&PyByteArray_Type, args, kwargs);
@@ -244,7 +240,7 @@ dbytearray_reverse(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     int status = seq_finish(&w, OP_ASSIGN, 0, 0, array);
     Py_DECREF(array);
-    return none_or_null(status);
+    return seq_none(status);
 }
 
 /* ---- taking out ---- */
@@ -264,8 +260,8 @@ dbytearray_pop(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     }
     index += index < 0 ? length : 0;
     if (index < 0 || index >= length) {
-        PyErr_SetString(PyExc_IndexError,
-                        length == 0 ? "pop from empty bytearray" : "pop index out of range");
+        PyErr_SetString(PyExc_IndexError, length == 0 ? "pop from empty bytearray"
+                                                      : "pop index out of range");
         write_abort(&w);
         return NULL;
     }
@@ -307,7 +303,7 @@ dbytearray_remove(PyObject *op, PyObject *value)
         write_abort(&w);
         return NULL;
     }
-    return none_or_null(seq_finish(&w, OP_SPLICE, found - start, found - start + 1, NULL));
+    return seq_none(seq_finish(&w, OP_SPLICE, found - start, found - start + 1, NULL));
 }
 
 /* ---- assignment and deletion ---- */
@@ -351,65 +347,46 @@ dbytearray_ass_item(PyObject *op, Py_ssize_t index, PyObject *value)
     return assign_index(op, index, false, value);
 }
 
-/* Notes the bytes of an extended slice one by one, from its end; `bytes` NULL: deletes them. */
+/*
+ * Ends the Write: an extended slice that is not empty is set to `bytes`, of the right
+ * number, or (NULL) deleted. One splice of all that lies between its ends.
+ */
 static int
-note_single_bytes(Write *w, const SeqSlice *slice, PyObject *bytes)
+splice_span(Write *w, SeqSlice slice, PyObject *bytes)
 {
-    for (Py_ssize_t i = slice->count - 1; i >= 0; i--) {
-        Py_ssize_t index = slice->start + i * slice->step;
-        PyObject *byte = NULL;
-        if (bytes != NULL) {
-            byte = PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes) + i, 1);
-            if (byte == NULL) {
-                return -1;
-            }
-        }
-        int status = write_op(w, OP_SPLICE, index, index + 1, byte, NULL);
-        Py_XDECREF(byte);
-        if (status < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Notes new contents in which an extended slice is set or (`bytes` NULL) left out. */
-static int
-note_all_bytes(Write *w, const SeqSlice *slice, PyObject *bytes)
-{
+    Py_ssize_t last = slice.start + (slice.count - 1) * slice.step;
+    Py_ssize_t lo = Py_MIN(slice.start, last);
+    Py_ssize_t hi = Py_MAX(slice.start, last) + 1;
+    Py_ssize_t size = hi - lo - (bytes != NULL ? 0 : slice.count);
     PyObject *view = write_view(w);
-    if (view == NULL) {
+    PyObject *part = view != NULL ? PyBytes_FromStringAndSize(NULL, size) : NULL;
+    if (part == NULL) {
+        write_abort(w);
         return -1;
     }
     const char *from = PyByteArray_AS_STRING(view);
-    Py_ssize_t length = PyByteArray_GET_SIZE(view);
-    PyObject *array = bytes != NULL
-                          ? PyByteArray_FromStringAndSize(from, length)
-                          : PyByteArray_FromStringAndSize(NULL, length - slice->count);
-    if (array == NULL) {
-        return -1;
-    }
-    char *to = PyByteArray_AS_STRING(array);
+    char *to = PyBytes_AS_STRING(part);
     if (bytes != NULL) {
-        for (Py_ssize_t i = 0; i < slice->count; i++) {
-            to[slice->start + i * slice->step] = PyBytes_AS_STRING(bytes)[i];
+        memcpy(to, from + lo, (size_t)size);
+        for (Py_ssize_t i = 0; i < slice.count; i++) {
+            to[slice.start + i * slice.step - lo] = PyBytes_AS_STRING(bytes)[i];
         }
     } else {
-        Py_ssize_t at = 0;
-        for (Py_ssize_t i = 0; i <= slice->count; i++) {
-            /* What stands before the i-th gap, or after the last. */
-            Py_ssize_t end = i < slice->count ? slice->start + i * slice->step : length;
-            Py_ssize_t begin = i > 0 ? slice->start + (i - 1) * slice->step + 1 : 0;
-            memcpy(to + at, from + begin, (size_t)(end - begin));
-            at += end - begin;
+        for (Py_ssize_t i = lo; i < hi; i++) {
+            if ((i - slice.start) % slice.step != 0) {
+                *to++ = from[i];
+            }
         }
     }
-    int status = write_op(w, OP_ASSIGN, 0, 0, array, NULL);
-    Py_DECREF(array);
+    int status = seq_finish(w, OP_SPLICE, lo, hi, part);
+    Py_DECREF(part);
     return status;
 }
 
-/* `bytes`: what to put there; NULL: delete. As the builtin, an extended slice is deleted by b'' too. */
+/*
+ * `bytes`: what to put there; NULL: delete. As the builtin, an extended slice is
+ * deleted by b'' too.
+ */
 static int
 assign_slice(PyObject *op, SeqSlice slice, PyObject *bytes)
 {
@@ -423,13 +400,10 @@ assign_slice(PyObject *op, SeqSlice slice, PyObject *bytes)
     if (slice.step != 1 && count == 0) {
         bytes = NULL;
     }
-    if (bytes == NULL) {
-        seq_slice_ascend(&slice);
-    }
     if (slice.step != 1 && bytes != NULL && count != slice.count) {
         PyErr_Format(PyExc_ValueError,
-                     "attempt to assign bytes of size %zd to extended slice of size %zd", count,
-                     slice.count);
+                     "attempt to assign bytes of size %zd to extended slice of size %zd",
+                     count, slice.count);
         write_abort(&w);
         return -1;
     }
@@ -440,13 +414,7 @@ assign_slice(PyObject *op, SeqSlice slice, PyObject *bytes)
     if (slice.step == 1) {
         return seq_finish(&w, OP_SPLICE, slice.start, slice.stop, bytes);
     }
-    int status = slice.count <= MAX_SINGLE_BYTES ? note_single_bytes(&w, &slice, bytes)
-                                                 : note_all_bytes(&w, &slice, bytes);
-    if (status < 0) {
-        write_abort(&w);
-        return -1;
-    }
-    return write_commit(&w);
+    return splice_span(&w, slice, bytes);
 }
 
 /* The bytes of what a slice of a bytearray can be set to. */
@@ -454,8 +422,9 @@ static PyObject *
 slice_bytes(PyObject *value)
 {
     if (!PyByteArray_Check(value) && (PyNumber_Check(value) || PyUnicode_Check(value))) {
-        PyErr_SetString(PyExc_TypeError, "can assign only bytes, buffers, or iterables of ints "
-                                         "in range(0, 256)");
+        PyErr_SetString(PyExc_TypeError,
+                        "can assign only bytes, buffers, or iterables of ints "
+                        "in range(0, 256)");
         return NULL;
     }
     PyObject *array = PyByteArray_FromObject(value);

@@ -1,10 +1,10 @@
 /*
  * DDict: a dict in the tree.
  *
- * Reading: a look-up goes to the state that this context sees, found by dobject_quiet() in
- * one comparison while no transaction is open. The state is held while it is searched, as
- * comparing keys may run Python code that replaces it. What concerns the whole dict (iterating,
- * comparing, copying) is done by the builtin on the view.
+ * Reading: a look-up goes to the state that this context sees, found by dobject_quiet()
+ * in one comparison while no transaction is open. The state is held while it is searched,
+ * as comparing keys may run Python code that replaces it. What concerns the whole dict
+ * (iterating, comparing, copying) is done by the builtin on the view.
  *
  * What changes it is in ddict_write.c.
  *
@@ -37,8 +37,9 @@ static inline int
 look_up(DObject *self, PyObject *key, PyObject **ret)
 {
     if (!is_quiet_dict(self)) {
-        return seq_check_kind((PyObject *)self, KIND_DICT) < 0 ? -1
-                                                               : dobject_get(self, key, ret);
+        return seq_check_kind((PyObject *)self, KIND_DICT) < 0
+                   ? -1
+                   : dobject_get(self, key, ret);
     }
     PyObject *state = Py_NewRef(self->state);
     int found = tosc_dict_get(state, key, ret);
@@ -154,7 +155,7 @@ static PyObject *
 ask_view(PyObject *self, const char *method)
 {
     PyObject *view = view_of(self);
-    PyObject *result = view != NULL ? PyObject_CallMethod(view, method, NULL) : NULL;
+    PyObject *result = view != NULL ? hashed_ask(view, method, NULL, 0) : NULL;
     Py_XDECREF(view);
     return result;
 }
@@ -181,8 +182,8 @@ ddict_deepcopy(PyObject *self, PyObject *Py_UNUSED(memo))
 }
 
 /*
- * Pickles as a plain dict. Its items are handed to the pickler one by one, so that wrappers
- * among them do the same and cycles and aliases within one pickle are kept.
+ * Pickles as a plain dict. Its items are handed to the pickler one by one, so that
+ * wrappers among them do the same and cycles and aliases within one pickle are kept.
  */
 static PyObject *
 ddict_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -217,8 +218,8 @@ ddict_repr(PyObject *self)
 }
 
 /*
- * What an operator of dict is given for `value`. Code of others must not get its hands on a
- * state: with a subclass of dict, or no dict, on the other side a DDict is copied.
+ * What an operator of dict is given for `value`. Code of others must not get its hands on
+ * a state: with a subclass of dict, or no dict, on the other side a DDict is copied.
  */
 static PyObject *
 operand(PyObject *value, PyObject *other)
@@ -246,11 +247,17 @@ ddict_richcompare(PyObject *self, PyObject *other, int op)
     return result;
 }
 
-/* Does it take part in `|` with a dict? UserDict does, but with no more than dict itself. */
+/* Does it take part in `|` with a dict? UserDict does, with dict itself only. */
 static bool
 may_join(PyObject *value)
 {
-    return is_dictlike(value) || PyObject_HasAttrString(value, "keys");
+    if (is_dictlike(value)) {
+        return true;
+    }
+    PyObject *name = PyUnicode_InternFromString("keys");
+    bool found = name != NULL && PyObject_HasAttr(value, name);
+    Py_XDECREF(name);
+    return found;
 }
 
 static PyObject *
@@ -345,8 +352,8 @@ ddict_fromkeys(PyObject *cls, PyObject *const *args, Py_ssize_t nargs)
     if (cls != (PyObject *)tosc_state->DDict_Type) {
         dict = fill_subclass(cls, args[0], value);
     } else {
-        PyObject *items = PyObject_CallMethod((PyObject *)&PyDict_Type, "fromkeys", "(OO)",
-                                              args[0], value);
+        PyObject *items = PyObject_CallMethod((PyObject *)&PyDict_Type, "fromkeys",
+                                              "(OO)", args[0], value);
         PyObject *adopted = items != NULL ? dobject_adopt_dict(NULL, items) : NULL;
         Py_XDECREF(items);
         if (adopted != NULL) {
@@ -373,27 +380,32 @@ PyDoc_STRVAR(class_getitem_doc, "__class_getitem__($type, item, /)\n--\n\n"
                                 "DDict[key, value] for annotations.");
 PyDoc_STRVAR(get_doc, "get($self, key, default=None, /)\n--\n\n"
                       "Return the value of the key if there is one, else default.");
-PyDoc_STRVAR(setdefault_doc,
-             "setdefault($self, key, default=None, /)\n--\n\n"
-             "Insert the key with the default if it is not there. Return its value: for a\n"
-             "container that was inserted the tracked one.");
-PyDoc_STRVAR(pop_doc, "pop($self, key, default=<unrepresentable>, /)\n--\n\n"
-                      "Remove the key and return its value. If it is not there, return the\n"
-                      "default if that was given, else raise KeyError.");
-PyDoc_STRVAR(popitem_doc, "popitem($self, /)\n--\n\n"
-                          "Remove the newest entry and return it as a pair (key, value).\n"
-                          "Raises KeyError if the dictionary is empty.");
-PyDoc_STRVAR(update_doc,
-             "update([other], **kwargs) -> None.  Set the entries of a mapping (what has\n"
-             "keys()) or of an iterable of pairs, then those of the keywords. All are set\n"
-             "or, after an error, none.");
+PyDoc_STRVAR(
+    setdefault_doc,
+    "setdefault($self, key, default=None, /)\n--\n\n"
+    "Insert the key with the default if it is not there. Return its value: for a\n"
+    "container that was inserted the tracked one.");
+PyDoc_STRVAR(pop_doc,
+             "pop($self, key, default=<unrepresentable>, /)\n--\n\n"
+             "Remove the key and return its value. If it is not there, return the\n"
+             "default if that was given, else raise KeyError.");
+PyDoc_STRVAR(popitem_doc,
+             "popitem($self, /)\n--\n\n"
+             "Remove the newest entry and return it as a pair (key, value).\n"
+             "Raises KeyError if the dictionary is empty.");
+PyDoc_STRVAR(
+    update_doc,
+    "update([other], **kwargs) -> None.  Set the entries of a mapping (what has\n"
+    "keys()) or of an iterable of pairs, then those of the keywords. All are set\n"
+    "or, after an error, none.");
 PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA set-like live view of the keys.");
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA live view of the values.");
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA set-like live view of the items.");
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove all entries.");
 PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\nA shallow copy, a plain dict.");
-PyDoc_STRVAR(fromkeys_doc, "fromkeys($type, iterable, value=None, /)\n--\n\n"
-                           "A new dictionary with the keys of an iterable and one value.");
+PyDoc_STRVAR(fromkeys_doc,
+             "fromkeys($type, iterable, value=None, /)\n--\n\n"
+             "A new dictionary with the keys of an iterable and one value.");
 
 static PyMethodDef ddict_methods[] = {
     {"__getitem__", ddict_subscript, METH_O | METH_COEXIST, getitem_doc},
@@ -418,16 +430,17 @@ static PyMethodDef ddict_methods[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(ddict_doc,
-             "DDict() -> new empty distributed dictionary\n"
-             "DDict(mapping) -> with the entries of a mapping\n"
-             "DDict(iterable) -> with the pairs (key, value) of an iterable\n"
-             "DDict(**kwargs) -> with the name=value pairs of the keywords\n"
-             "\n"
-             "What a dict becomes when a Manager stores it. It has all of dict's methods and\n"
-             "operators; copies, and results of |, are plain dicts. One that is made here\n"
-             "stands alone until it is put into something that is stored. Containers that\n"
-             "are put in become tracked copies: `d['x'] = []; d['x'].append(1)`.");
+PyDoc_STRVAR(
+    ddict_doc,
+    "DDict() -> new empty distributed dictionary\n"
+    "DDict(mapping) -> with the entries of a mapping\n"
+    "DDict(iterable) -> with the pairs (key, value) of an iterable\n"
+    "DDict(**kwargs) -> with the name=value pairs of the keywords\n"
+    "\n"
+    "What a dict becomes when a Manager stores it. It has all of dict's methods and\n"
+    "operators; copies, and results of |, are plain dicts. One that is made here\n"
+    "stands alone until it is put into something that is stored. Containers that\n"
+    "are put in become tracked copies: `d['x'] = []; d['x'].append(1)`.");
 
 static PyType_Slot ddict_slots[] = {
     {Py_tp_doc, (void *)ddict_doc},
@@ -462,7 +475,8 @@ static PyType_Spec ddict_spec = {
 int
 ddict_init(PyObject *module, ToscState *state)
 {
-    if (tosc_add_type(module, &state->DDict_Type, &ddict_spec, state->DObject_Type, "DDict")
+    if (tosc_add_type(module, &state->DDict_Type, &ddict_spec, state->DObject_Type,
+                      "DDict")
             < 0
         || seq_register(state->DDict_Type, "MutableMapping") < 0) {
         return -1;

@@ -7,7 +7,6 @@
 #define TOSC_PY_DDICT_H
 
 #include "hashed.h"
-#include "seq.h"
 #include "state.h"
 
 /* ---- ddict_views.c ---- */
@@ -19,11 +18,12 @@ PyObject *ddict_view_new(PyTypeObject *type, PyObject *dict);
 
 /*
  * An operand of a set operation in builtin terms: a DSet as a set, a view of ours as the
- * builtin's view, both of what this context sees now; anything else as it is. New reference.
+ * builtin's view, both of what this context sees now; anything else as it is. New
+ * reference.
  */
 PyObject *ddict_operand(PyObject *operand);
 
-/* Is it a set, a frozenset, a DSet, or a view of keys or items (the builtin's or ours)? */
+/* Is it a set, frozenset, DSet, or view of keys or items (the builtin's or ours)? */
 bool ddict_is_setlike(PyObject *value);
 
 /* ---- ddict_write.c: the slots and methods that change a DDict ---- */

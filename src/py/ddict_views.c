@@ -2,13 +2,14 @@
  * The live views of a DDict: keys, values, items.
  *
  * A view of ours is only a reference to its DDict. Whatever it is asked, it makes the
- * builtin's view of the dict that this context sees at that moment and passes the question
- * on, so it is live, and iterators over it are over a stable snapshot. Only look-ups (len,
- * `in`) go straight to the DDict, which answers them without building the whole dict inside
- * a transaction.
+ * builtin's view of the dict that this context sees at that moment and passes the
+ * question on, so it is live, and iterators over it are over a stable snapshot. Only
+ * look-ups (len, `in`) go straight to the DDict, which answers them without building the
+ * whole dict inside a transaction.
  *
  * Set operators of views, and of DSet, are done by replacing each operand of ours by its
- * builtin form and asking the interpreter again, in the order in which the operands stood.
+ * builtin form and asking the interpreter again, in the order in which the operands
+ * stood.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -59,7 +60,7 @@ builtin_view(PyObject *self)
     if (dict == NULL) {
         return NULL;
     }
-    PyObject *view = PyObject_CallMethod(dict, builtin_method(self), NULL);
+    PyObject *view = hashed_ask(dict, builtin_method(self), NULL, 0);
     Py_DECREF(dict);
     return view;
 }
@@ -107,8 +108,8 @@ view_dealloc(PyObject *self)
 static PyObject *
 view_iter(PyObject *self)
 {
-    PyObject *iterable = is_keys(self) ? dobject_view(((DictView *)self)->dict)
-                                       : builtin_view(self);
+    PyObject *iterable =
+        is_keys(self) ? dobject_view(((DictView *)self)->dict) : builtin_view(self);
     PyObject *iterator = iterable != NULL ? PyObject_GetIter(iterable) : NULL;
     Py_XDECREF(iterable);
     return iterator;
@@ -205,7 +206,7 @@ view_isdisjoint(PyObject *self, PyObject *other)
     PyObject *view = builtin_view(self);
     PyObject *operand = view != NULL ? ddict_operand(other) : NULL;
     PyObject *result =
-        operand != NULL ? PyObject_CallMethod(view, "isdisjoint", "(O)", operand) : NULL;
+        operand != NULL ? hashed_ask(view, "isdisjoint", &operand, 1) : NULL;
     Py_XDECREF(operand);
     Py_XDECREF(view);
     return result;
@@ -215,7 +216,7 @@ static PyObject *
 view_reversed(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *view = builtin_view(self);
-    PyObject *iterator = view != NULL ? PyObject_CallMethod(view, "__reversed__", NULL) : NULL;
+    PyObject *iterator = view != NULL ? hashed_ask(view, "__reversed__", NULL, 0) : NULL;
     Py_XDECREF(view);
     return iterator;
 }
@@ -233,9 +234,10 @@ view_mapping(PyObject *self, void *Py_UNUSED(closure))
     return PyDictProxy_New((PyObject *)((DictView *)self)->dict);
 }
 
-PyDoc_STRVAR(isdisjoint_doc, "isdisjoint($self, other, /)\n--\n\n"
-                             "Return True if the view and the given iterable have no element\n"
-                             "in common.");
+PyDoc_STRVAR(isdisjoint_doc,
+             "isdisjoint($self, other, /)\n--\n\n"
+             "Return True if the view and the given iterable have no element\n"
+             "in common.");
 PyDoc_STRVAR(keys_reversed_doc, "__reversed__($self, /)\n--\n\n"
                                 "Return a reverse iterator over the dict's keys.");
 PyDoc_STRVAR(values_reversed_doc, "__reversed__($self, /)\n--\n\n"
@@ -245,8 +247,8 @@ PyDoc_STRVAR(items_reversed_doc, "__reversed__($self, /)\n--\n\n"
 PyDoc_STRVAR(reduce_doc, "__reduce__($self, /)\n--\n\nViews cannot be pickled.");
 
 static PyGetSetDef view_getset[] = {
-    {"mapping", view_mapping, NULL, "A read-only proxy of the DDict that this view shows.",
-     NULL},
+    {"mapping", view_mapping, NULL,
+     "A read-only proxy of the DDict that this view shows.", NULL},
     {NULL},
 };
 
@@ -271,18 +273,24 @@ static PyMethodDef items_methods[] = {
 };
 
 PyDoc_STRVAR(keys_doc, "A live view of the keys of a DDict, as dict.keys() gives one.");
-PyDoc_STRVAR(values_doc, "A live view of the values of a DDict, as dict.values() gives one.");
-PyDoc_STRVAR(items_doc, "A live view of the items of a DDict, as dict.items() gives one.");
+PyDoc_STRVAR(values_doc,
+             "A live view of the values of a DDict, as dict.values() gives one.");
+PyDoc_STRVAR(items_doc,
+             "A live view of the items of a DDict, as dict.items() gives one.");
 
-#define SET_SLOTS                                                                        \
-    {Py_tp_richcompare, view_richcompare}, {Py_tp_hash, PyObject_HashNotImplemented},    \
-        {Py_nb_and, view_and}, {Py_nb_or, view_or}, {Py_nb_xor, view_xor},               \
-        {Py_nb_subtract, view_subtract}
+#define SET_SLOTS \
+    {Py_tp_richcompare, view_richcompare}, {Py_tp_hash, PyObject_HashNotImplemented}, \
+        {Py_nb_and, view_and}, {Py_nb_or, view_or}, {Py_nb_xor, view_xor}, \
+    { \
+        Py_nb_subtract, view_subtract \
+    }
 
-#define COMMON_SLOTS                                                                     \
-    {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse},                      \
-        {Py_tp_iter, view_iter}, {Py_tp_repr, view_repr}, {Py_tp_getset, view_getset},   \
-        {Py_sq_length, view_length}
+#define COMMON_SLOTS \
+    {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse}, \
+        {Py_tp_iter, view_iter}, {Py_tp_repr, view_repr}, {Py_tp_getset, view_getset}, \
+    { \
+        Py_sq_length, view_length \
+    }
 
 static PyType_Slot keys_slots[] = {
     COMMON_SLOTS,
@@ -309,8 +317,8 @@ static PyType_Slot items_slots[] = {
     {0, NULL},
 };
 
-#define VIEW_FLAGS                                                                       \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION         \
+#define VIEW_FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION \
      | Py_TPFLAGS_IMMUTABLETYPE)
 
 static PyType_Spec keys_spec = {

@@ -1,13 +1,13 @@
 /*
  * DDict: what changes it.
  *
- * Keys are hashed and all arguments converted and adopted before the Write begins; what the
- * change does is decided inside of it, and a change that would change nothing is given up.
- * update() and its kin therefore do all or nothing, where the builtin keeps what it did before
- * an error.
+ * Keys are hashed and all arguments converted and adopted before the Write begins; what
+ * the change does is decided inside of it, and a change that would change nothing is
+ * given up. update() and its kin therefore do all or nothing, where the builtin keeps
+ * what it did before an error.
  *
- * A key that names an existing entry is replaced by the stored one unless it is a leaf, since
- * a commit must not speak of objects that are not in the tree.
+ * A key that names an existing entry is replaced by the stored one unless it is a leaf,
+ * since a commit must not speak of objects that are not in the tree.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -166,8 +166,7 @@ ddict_popitem(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (item == NULL && !PyErr_Occurred()) {
         PyErr_SetString(PyExc_KeyError, "popitem(): dictionary is empty");
     }
-    if (item == NULL
-        || write_op(&w, OP_DEL, 0, 0, PyTuple_GET_ITEM(item, 0), NULL) < 0) {
+    if (item == NULL || write_op(&w, OP_DEL, 0, 0, PyTuple_GET_ITEM(item, 0), NULL) < 0) {
         write_abort(&w);
         Py_XDECREF(item);
         return NULL;
@@ -227,7 +226,7 @@ ddict_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 
 /* ---- many entries ---- */
 
-/* Would the builtin take a DDict for what it is, or go through keys() that a class has made? */
+/* Is it a DDict that iterates as it should, so that its keys() need not be asked? */
 static bool
 iterates_plainly(PyObject *value)
 {

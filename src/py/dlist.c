@@ -1,12 +1,13 @@
 /*
  * DList: a list that can live in a store. The type, and its readings.
  *
- * A DList wraps a plain list, its state, and has the builtin's whole surface. What it gives
- * back is plain: slices, sums and copies are lists. Readings work on the view that this
- * context may see; a view that is held is never changed by anybody, so an iterator is simply
- * the builtin's over the view, and user code that a comparison or a key function runs may
- * change the list as it likes. The hot paths (an element, the length) look straight into the
- * state where no transaction is open. Changes are in dlist_write.c.
+ * A DList wraps a plain list, its state, and has the builtin's whole surface. What it
+ * gives back is plain: slices, sums and copies are lists. Readings work on the view
+ * that this context may see; a view that is held is never changed by anybody, so an
+ * iterator is simply the builtin's over the view, and user code that a comparison or a
+ * key function runs may change the list as it likes. The hot paths (an element, the
+ * length) look straight into the state where no transaction is open. Changes are in
+ * dlist_write.c.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -195,7 +196,10 @@ dlist_count(PyObject *op, PyObject *value)
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }
 
-/* Guarded by the wrapper as well as by its view, which may be another one at each depth. */
+/*
+ * Guarded by the wrapper as well as by its view, which may be another one at each
+ * depth.
+ */
 static PyObject *
 dlist_repr(PyObject *op)
 {
@@ -282,10 +286,11 @@ in_augmented_assignment(void)
 }
 
 /*
- * DList + list, DList + DList, list + DList. The last needs this slot of numbers, as a list
- * adds nothing but lists; but CPython then asks it for `list += DList` too, before the list's
- * own +=, which takes any iterable. The result would be right, but a new list: whoever else
- * holds the old one would miss the elements. So the two are told apart.
+ * DList + list, DList + DList, list + DList. The last needs this slot of numbers, as a
+ * list adds nothing but lists; but CPython then asks it for `list += DList` too, before
+ * the list's own +=, which takes any iterable. The result would be right, but a new
+ * list: whoever else holds the old one would miss the elements. So the two are told
+ * apart.
  */
 static PyObject *
 dlist_add(PyObject *left, PyObject *right)
@@ -327,8 +332,8 @@ dlist_deepcopy(PyObject *op, PyObject *Py_UNUSED(memo))
 }
 
 /*
- * Pickles as a plain list. Its elements are handed to the pickler one by one, so that wrappers
- * among them do the same, and cycles and aliases within one pickle are kept.
+ * Pickles as a plain list. Its elements are handed to the pickler one by one, so that
+ * wrappers among them do the same, and cycles and aliases within one pickle are kept.
  */
 static PyObject *
 dlist_reduce(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -360,14 +365,16 @@ dlist_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwa
     return (PyObject *)dobject_new(type, KIND_LIST, PyList_New(0));
 }
 
-PyDoc_STRVAR(dlist_doc,
-             "DList(iterable=(), /)\n--\n\n"
-             "What a list becomes when a Manager stores it.\n\n"
-             "It has all of list's methods and operators; slices, copies, and results of + and *\n"
-             "are plain lists, and an iterator goes over the list as it was when it was made. One\n"
-             "that is made here stands alone until it is put into something that is stored.\n"
-             "Containers that are put in become tracked copies: `l.append([]); l[-1].append(1)`.\n"
-             "A change is done as a whole, or, after an error, not at all.");
+PyDoc_STRVAR(
+    dlist_doc,
+    "DList(iterable=(), /)\n--\n\n"
+    "What a list becomes when a Manager stores it.\n\n"
+    "It has all of list's methods and operators. Slices, copies, and results of + and\n"
+    "* are plain lists, and an iterator goes over the list as it was when it was made.\n"
+    "One that is made here stands alone until it is put into something that is\n"
+    "stored. Containers that are put in become tracked copies:\n"
+    "`l.append([]); l[-1].append(1)`. A change is done as a whole, or, after an error,\n"
+    "not at all.");
 PyDoc_STRVAR(getitem_doc, "__getitem__($self, key, /)\n--\n\n"
                           "Return self[key]; of a slice a plain list.");
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\n"
@@ -387,9 +394,10 @@ PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\n"
                        "Return a shallow copy of the list, a plain list.");
 PyDoc_STRVAR(count_doc, "count($self, value, /)\n--\n\n"
                         "Return number of occurrences of value.");
-PyDoc_STRVAR(extend_doc, "extend($self, iterable, /)\n--\n\n"
-                         "Extend list by appending elements from the iterable.\n\n"
-                         "The iterable is exhausted before the first of them is appended.");
+PyDoc_STRVAR(extend_doc,
+             "extend($self, iterable, /)\n--\n\n"
+             "Extend list by appending elements from the iterable.\n\n"
+             "The iterable is exhausted before the first of them is appended.");
 PyDoc_STRVAR(index_doc, "index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
                         "Return first index of value.\n\n"
                         "Raises ValueError if the value is not present.");
@@ -402,15 +410,16 @@ PyDoc_STRVAR(remove_doc, "remove($self, value, /)\n--\n\n"
                          "Remove first occurrence of value.\n\n"
                          "Raises ValueError if the value is not present.");
 PyDoc_STRVAR(reverse_doc, "reverse($self, /)\n--\n\nReverse *IN PLACE*.");
-PyDoc_STRVAR(sort_doc,
-             "sort($self, /, *, key=None, reverse=False)\n--\n\n"
-             "Sort the list in ascending order and return None.\n\n"
-             "The sort is in-place (i.e. the list itself is modified) and stable (i.e. the\n"
-             "order of two equal elements is maintained).\n\n"
-             "If a key function is given, apply it once to each list item and sort them,\n"
-             "ascending or descending, according to their function values.\n\n"
-             "The reverse flag can be set to sort in descending order.\n\n"
-             "Raises ValueError, and leaves the list alone, if somebody changed it meanwhile.");
+PyDoc_STRVAR(
+    sort_doc,
+    "sort($self, /, *, key=None, reverse=False)\n--\n\n"
+    "Sort the list in ascending order and return None.\n\n"
+    "The sort is in-place (i.e. the list itself is modified) and stable (i.e. the\n"
+    "order of two equal elements is maintained).\n\n"
+    "If a key function is given, apply it once to each list item and sort them,\n"
+    "ascending or descending, according to their function values.\n\n"
+    "The reverse flag can be set to sort in descending order.\n\n"
+    "Raises ValueError, and leaves the list alone, if somebody changed it meanwhile.");
 
 static PyMethodDef dlist_methods[] = {
     {"__getitem__", dlist_subscript, METH_O | METH_COEXIST, getitem_doc},
@@ -463,7 +472,10 @@ static PyType_Slot dlist_slots[] = {
     {0, NULL},
 };
 
-/* Immutable as the builtin is: so no class of another kind can be slipped under an instance. */
+/*
+ * Immutable as the builtin is: so no class of another kind can be slipped under an
+ * instance.
+ */
 static PyType_Spec dlist_spec = {
     .name = "tosc.DList",
     .basicsize = sizeof(DObject),
@@ -478,7 +490,8 @@ dlist_init(PyObject *module, ToscState *state)
     list_index = seq_method(&PyList_Type, "index");
     list_sizeof = seq_method(&PyList_Type, "__sizeof__");
     if (list_index == NULL || list_sizeof == NULL || dlist_write_init() < 0
-        || tosc_add_type(module, &state->DList_Type, &dlist_spec, state->DObject_Type, "DList")
+        || tosc_add_type(module, &state->DList_Type, &dlist_spec, state->DObject_Type,
+                         "DList")
                < 0) {
         return -1;
     }

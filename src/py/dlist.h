@@ -10,8 +10,8 @@
 #include "seq.h"
 
 /*
- * The state where it is what this context sees, borrowed: good until Python code runs. NULL
- * where the slow way has to be taken.
+ * The state where it is what this context sees, borrowed: good until Python code runs.
+ * NULL where the slow way has to be taken.
  */
 static inline PyObject *
 dlist_quiet(PyObject *op)
@@ -24,7 +24,10 @@ dlist_quiet(PyObject *op)
     return NULL;
 }
 
-/* The list that this context sees, held by a new reference and so not changed meanwhile. */
+/*
+ * The list that this context sees, held by a new reference and so not changed
+ * meanwhile.
+ */
 static inline PyObject *
 dlist_view(PyObject *op)
 {

@@ -1,15 +1,17 @@
 /*
  * DList: changes.
  *
- * A change converts all its arguments first (that may run Python code, and turns containers
- * into wrappers), then opens a Write, looks, and notes one small operation; whatever was found
- * out before the Write (a sorted copy, the place of an element) is only used if the view is
- * still the same object. So a change is done as a whole or not at all: where the builtin
- * would keep the first elements of an iterable that fails half way, a DList keeps none. An
- * operation that changes nothing is no change: it commits nothing.
+ * A change converts all its arguments first (that may run Python code, and turns
+ * containers into wrappers), then opens a Write, looks, and notes one small operation;
+ * whatever was found out before the Write (a sorted copy, the place of an element) is
+ * only used if the view is still the same object. So a change is done as a whole or not
+ * at all: where the builtin would keep the first elements of an iterable that fails
+ * half way, a DList keeps none. An operation that changes nothing is no change: it
+ * commits nothing.
  *
- * Inside a Write an element that is replaced or taken out is always held by somebody else (the
- * view, the operation), so nothing is released there that could run a finaliser.
+ * Inside a Write an element that is replaced or taken out is always held by somebody
+ * else (the view, the operation), so nothing is released there that could run a
+ * finaliser.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -20,16 +22,7 @@
 /* How often an element is searched anew when __eq__ keeps changing the list. */
 #define MAX_SEARCHES 100
 
-/* Up to this many deletions of an extended slice are noted one by one. */
-#define MAX_SINGLE_DELETIONS 16
-
 static const PyMethodDef *list_sort;
-
-static PyObject *
-none_or_null(int status)
-{
-    return status < 0 ? NULL : Py_NewRef(Py_None);
-}
 
 /* A list of one element, adopted. */
 static PyObject *
@@ -63,7 +56,7 @@ insert_item(PyObject *op, Py_ssize_t index, PyObject *value)
         status = seq_finish(&w, OP_SPLICE, index, index, items);
     }
     Py_DECREF(items);
-    return none_or_null(status);
+    return seq_none(status);
 }
 
 PyObject *
@@ -94,7 +87,10 @@ extend_adopted(PyObject *op, PyObject *items)
     return length < 0 ? -1 : seq_finish(&w, OP_SPLICE, length, length, items);
 }
 
-/* The iterable is exhausted before the list is touched: it may be the list, or change it. */
+/*
+ * The iterable is exhausted before the list is touched: it may be the list, or change
+ * it.
+ */
 static int
 extend(PyObject *op, PyObject *iterable)
 {
@@ -110,7 +106,7 @@ extend(PyObject *op, PyObject *iterable)
 PyObject *
 dlist_extend(PyObject *op, PyObject *iterable)
 {
-    return none_or_null(extend(op, iterable));
+    return seq_none(extend(op, iterable));
 }
 
 PyObject *
@@ -141,7 +137,7 @@ clear(PyObject *op)
 PyObject *
 dlist_clear_method(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    return none_or_null(clear(op));
+    return seq_none(clear(op));
 }
 
 PyObject *
@@ -212,7 +208,10 @@ dlist_pop(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     return item;
 }
 
-/* The first place of `value` in a list that nobody changes; its length: nowhere; -1: exception. */
+/*
+ * The first place of `value` in a list that nobody changes; its length: nowhere; -1:
+ * exception.
+ */
 static Py_ssize_t
 search(PyObject *view, PyObject *value)
 {
@@ -227,9 +226,10 @@ search(PyObject *view, PyObject *value)
 }
 
 /*
- * Takes out the element that was found at `index` of `*view`, if it stands there still. 1: done;
- * 0: the list was changed too much; -1: exception. Our reference to an unchanged view is
- * dropped before the operation, so that the state need not be copied for it.
+ * Takes out the element that was found at `index` of `*view`, if it stands there still.
+ * 1: done; 0: the list was changed too much; -1: exception. Our reference to an
+ * unchanged view is dropped before the operation, so that the state need not be copied
+ * for it.
  */
 static int
 take_out(PyObject *op, PyObject **view, Py_ssize_t index)
@@ -270,7 +270,7 @@ dlist_remove(PyObject *op, PyObject *value)
         }
         Py_XDECREF(view);
         if (done != 0) {
-            return none_or_null(done);
+            return seq_none(done);
         }
     }
     PyErr_SetString(PyExc_RuntimeError, "list changed each time it was searched");
@@ -317,7 +317,8 @@ assign_sorted(PyObject *op, PyObject *view, PyObject *sorted)
 }
 
 PyObject *
-dlist_sort_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+dlist_sort_method(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
 {
     PyObject *view = dlist_view(op);
     if (view == NULL) {
@@ -357,14 +358,14 @@ dlist_reverse(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     int status = seq_finish(&w, OP_ASSIGN, 0, 0, reversed);
     Py_DECREF(reversed);
-    return none_or_null(status);
+    return seq_none(status);
 }
 
 /* ---- assignment and deletion ---- */
 
 /*
- * Sets or (item NULL) deletes one element; `item` is adopted. `l[i] += x` ends by storing the
- * wrapper that stands there already: that is no change.
+ * Sets or (`item` NULL) deletes one element; `item` is adopted. `l[i] += x` ends by
+ * storing the wrapper that stands there already: that is no change.
  */
 static int
 assign_adopted(PyObject *op, Py_ssize_t index, bool from_end, PyObject *item)
@@ -416,80 +417,60 @@ dlist_ass_item(PyObject *op, Py_ssize_t index, PyObject *value)
     return assign_index(op, index, false, value);
 }
 
-/* Ends the Write: assigns to an extended slice, whose size is that of `items`. */
-static int
-assign_strided(Write *w, const SeqSlice *slice, Py_ssize_t length, PyObject *items)
-{
-    if (slice->count <= length / 2) {
-        for (Py_ssize_t i = 0; i < slice->count; i++) {
-            Py_ssize_t index = slice->start + i * slice->step;
-            if (write_op(w, OP_ITEM, index, 0, PyList_GET_ITEM(items, i), NULL) < 0) {
-                write_abort(w);
-                return -1;
-            }
-        }
-        return write_commit(w);
-    }
-    PyObject *view = write_view(w);
-    PyObject *list = view != NULL ? PyList_GetSlice(view, 0, length) : NULL;
-    if (list == NULL) {
-        write_abort(w);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < slice->count; i++) {
-        /* The view holds what is replaced here. */
-        PyList_SetItem(list, slice->start + i * slice->step,
-                       Py_NewRef(PyList_GET_ITEM(items, i)));
-    }
-    int status = seq_finish(w, OP_ASSIGN, 0, 0, list);
-    Py_DECREF(list);
-    return status;
-}
-
-/* A copy of the list without the elements of an ascending slice. */
+/* A part of a list in which the elements of a slice are left out. */
 static PyObject *
-copy_without(PyObject *view, const SeqSlice *slice)
+copy_without(PyObject *view, const SeqSlice *slice, Py_ssize_t lo, Py_ssize_t hi)
 {
-    Py_ssize_t length = PyList_GET_SIZE(view);
-    PyObject *list = PyList_New(length - slice->count);
-    if (list == NULL) {
+    PyObject *part = PyList_New(hi - lo - slice->count);
+    if (part == NULL) {
         return NULL;
     }
-    Py_ssize_t gap = slice->start;
-    Py_ssize_t gaps = slice->count;
     Py_ssize_t at = 0;
-    for (Py_ssize_t i = 0; i < length; i++) {
-        if (gaps > 0 && i == gap) {
-            gap += --gaps > 0 ? slice->step : 0;
-        } else {
-            PyList_SET_ITEM(list, at++, Py_NewRef(PyList_GET_ITEM(view, i)));
+    for (Py_ssize_t i = lo; i < hi; i++) {
+        if ((i - slice->start) % slice->step != 0) {
+            PyList_SET_ITEM(part, at++, Py_NewRef(PyList_GET_ITEM(view, i)));
         }
     }
-    return list;
+    return part;
 }
 
-/* Ends the Write: deletes an ascending slice with gaps, from its end. */
-static int
-delete_strided(Write *w, const SeqSlice *slice)
+/* A part of a list in which the elements of a slice are those of `items`. */
+static PyObject *
+copy_with(PyObject *view, const SeqSlice *slice, Py_ssize_t lo, Py_ssize_t hi,
+          PyObject *items)
 {
-    if (slice->count <= MAX_SINGLE_DELETIONS) {
-        for (Py_ssize_t i = slice->count - 1; i >= 0; i--) {
-            Py_ssize_t index = slice->start + i * slice->step;
-            if (write_op(w, OP_SPLICE, index, index + 1, NULL, NULL) < 0) {
-                write_abort(w);
-                return -1;
-            }
-        }
-        return write_commit(w);
+    PyObject *part = PyList_GetSlice(view, lo, hi);
+    for (Py_ssize_t i = 0; part != NULL && i < slice->count; i++) {
+        /* The view holds what is replaced here. */
+        PyList_SetItem(part, slice->start + i * slice->step - lo,
+                       Py_NewRef(PyList_GET_ITEM(items, i)));
     }
+    return part;
+}
+
+/*
+ * Ends the Write: an extended slice that is not empty is set to `items`, of the right
+ * number, or (NULL) deleted. One splice of all that lies between its ends, so that it is
+ * done as a whole.
+ */
+static int
+splice_span(Write *w, SeqSlice slice, PyObject *items)
+{
+    Py_ssize_t last = slice.start + (slice.count - 1) * slice.step;
+    Py_ssize_t lo = Py_MIN(slice.start, last);
+    Py_ssize_t hi = Py_MAX(slice.start, last) + 1;
     PyObject *view = write_view(w);
-    PyObject *list = view != NULL ? copy_without(view, slice) : NULL;
-    if (list == NULL) {
+    PyObject *part = NULL;
+    if (view != NULL) {
+        part = items != NULL ? copy_with(view, &slice, lo, hi, items)
+                             : copy_without(view, &slice, lo, hi);
+    }
+    if (part == NULL) {
         write_abort(w);
         return -1;
     }
-    int status = seq_finish(w, OP_ASSIGN, 0, 0, list);
-    Py_DECREF(list);
+    int status = seq_finish(w, OP_SPLICE, lo, hi, part);
+    Py_DECREF(part);
     return status;
 }
 
@@ -503,14 +484,12 @@ assign_slice(PyObject *op, SeqSlice slice, PyObject *items)
         return -1;
     }
     seq_slice_fit(&slice, length);
-    if (items == NULL) {
-        seq_slice_ascend(&slice);
-    }
     Py_ssize_t count = items != NULL ? PyList_GET_SIZE(items) : 0;
     if (slice.step != 1 && items != NULL && count != slice.count) {
-        PyErr_Format(PyExc_ValueError,
-                     "attempt to assign sequence of size %zd to extended slice of size %zd",
-                     count, slice.count);
+        PyErr_Format(
+            PyExc_ValueError,
+            "attempt to assign sequence of size %zd to extended slice of size %zd", count,
+            slice.count);
         write_abort(&w);
         return -1;
     }
@@ -521,8 +500,7 @@ assign_slice(PyObject *op, SeqSlice slice, PyObject *items)
     if (slice.step == 1) {
         return seq_finish(&w, OP_SPLICE, slice.start, slice.stop, items);
     }
-    return items != NULL ? assign_strided(&w, &slice, length, items)
-                         : delete_strided(&w, &slice);
+    return splice_span(&w, slice, items);
 }
 
 static int
@@ -535,9 +513,9 @@ dlist_ass_slice(PyObject *op, PyObject *key, PyObject *value)
     if (value == NULL) {
         return assign_slice(op, slice, NULL);
     }
-    PyObject *fast = PySequence_Fast(value, slice.step == 1
-                                                ? "can only assign an iterable"
-                                                : "must assign iterable to extended slice");
+    PyObject *fast = PySequence_Fast(
+        value, slice.step == 1 ? "can only assign an iterable"
+                               : "must assign iterable to extended slice");
     if (fast == NULL) {
         return -1;
     }
@@ -570,7 +548,10 @@ dlist_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
 
 /* ---- filling a new one ---- */
 
-/* What __init__ is given; the builtin empties itself first, so of itself nothing is left. */
+/*
+ * What __init__ is given; the builtin empties itself first, so of itself nothing is
+ * left.
+ */
 static PyObject *
 adopt_contents(PyObject *op, PyObject *iterable)
 {

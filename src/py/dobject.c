@@ -167,9 +167,12 @@ dobject_view_slow(DObject *self)
     PyObject *state = NULL;
     Change *change = look(self, &state);
     if (change != NULL) {
-        state = change_view(change);
+        change->readers++;
+        state = Py_XNewRef(change_view(change));
+        change->readers--;
+        return state;
     }
-    return Py_XNewRef(state);
+    return Py_NewRef(state);
 }
 
 static int
@@ -197,7 +200,10 @@ dobject_get(DObject *self, PyObject *key, PyObject **ret)
     if (!dobject_quiet(self)) {
         Change *change = look(self, &state);
         if (change != NULL) {
-            return change_get(change, key, ret);
+            change->readers++; /* keeps it while Python code runs */
+            int found = change_get(change, key, ret);
+            change->readers--;
+            return found;
         }
     }
     return state_get(self, state, key, ret);
@@ -219,7 +225,10 @@ dobject_len(DObject *self)
     if (!dobject_quiet(self)) {
         Change *change = look(self, &state);
         if (change != NULL) {
-            return change_len(change);
+            change->readers++;
+            Py_ssize_t length = change_len(change);
+            change->readers--;
+            return length;
         }
     }
     return state_len(self->kind, state);
@@ -232,7 +241,10 @@ dobject_item(DObject *self, Py_ssize_t index)
     if (!dobject_quiet(self)) {
         Change *change = look(self, &state);
         if (change != NULL) {
-            return change_item(change, index);
+            change->readers++;
+            PyObject *item = change_item(change, index);
+            change->readers--;
+            return item;
         }
     }
     return index < PyList_GET_SIZE(state) ? Py_NewRef(PyList_GET_ITEM(state, index)) : NULL;
@@ -306,9 +318,19 @@ begin_managed(Write *w, DObject *self)
                             "the transaction is being committed: nothing can be changed now");
             return -1;
         }
+        Change *change = transaction_change(top, self);
+        if (change == NULL) {
+            return -1;
+        }
+        if (change->writing) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "the object is being changed: it cannot be changed from inside");
+            return -1;
+        }
+        change->writing = true;
         w->mode = WRITE_NESTED;
-        w->change = transaction_change(top, self);
-        return w->change == NULL ? -1 : 0;
+        w->change = change;
+        return 0;
     }
     if (self->oid == 0) {
         return 0;
@@ -442,6 +464,8 @@ write_commit(Write *w)
         turn_release(m);
         change_free(change);
         PyErr_Restore(type, value, traceback);
+    } else if (w->mode == WRITE_NESTED) {
+        ((Change *) w->change)->writing = false;
     }
     Py_DECREF(w->object);
     return result;
@@ -456,6 +480,8 @@ write_abort(Write *w)
     if (w->mode == WRITE_IMPLICIT) {
         turn_release(w->turn);
         change_free(w->change);
+    } else if (w->mode == WRITE_NESTED) {
+        ((Change *) w->change)->writing = false;
     }
     Py_DECREF(w->object);
     PyErr_Restore(type, value, traceback);

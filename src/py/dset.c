@@ -1,15 +1,15 @@
 /*
  * DSet: a set in the tree.
  *
- * Whatever reads it (operators, comparisons, union() and its kin) is done by the builtin on
- * the set that this context sees; other DSets and live views among the operands are replaced
- * by their builtin forms first. Results are plain.
+ * Whatever reads it (operators, comparisons, union() and its kin) is done by the builtin
+ * on the set that this context sees; other DSets and live views among the operands are
+ * replaced by their builtin forms first. Results are plain.
  *
- * Whatever changes it is first turned into a plain set of elements, which may run Python code,
- * and then decided inside a Write: which of them are not there and will be added, which are
- * there and will be discarded. Only these are noted, and if there are none nothing is
- * written. What is discarded is named by the stored element, not by an equal one, as a commit
- * must not speak of objects that are not in the tree.
+ * Whatever changes it is first turned into a plain set of elements, which may run Python
+ * code, and then decided inside a Write: which of them are not there and will be added,
+ * which are there and will be discarded. Only these are noted, and if there are none
+ * nothing is written. What is discarded is named by the stored element, not by an equal
+ * one, as a commit must not speak of objects that are not in the tree.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -30,7 +30,7 @@ is_set(PyObject *value)
     return PySet_Check(value) || dobject_kind(value) == KIND_SET;
 }
 
-/* What methods take elements from: of wrappers the builtin, which is quicker to go through. */
+/* What methods take elements from: of a wrapper the builtin, which is quicker. */
 static PyObject *
 source_of(PyObject *iterable)
 {
@@ -58,8 +58,7 @@ collect_all(PyObject *const *args, Py_ssize_t nargs, const char *method)
     PyObject *set = nargs > 0 ? collect(args[0]) : PySet_New(NULL);
     for (Py_ssize_t i = 1; set != NULL && i < nargs; i++) {
         PyObject *source = source_of(args[i]);
-        PyObject *next =
-            source != NULL ? PyObject_CallMethod(set, method, "(O)", source) : NULL;
+        PyObject *next = source != NULL ? hashed_ask(set, method, &source, 1) : NULL;
         Py_XDECREF(source);
         Py_SETREF(set, next);
     }
@@ -89,8 +88,9 @@ static int
 look_up(DObject *self, PyObject *key)
 {
     if (!dobject_quiet(self) || self->kind != KIND_SET) {
-        return seq_check_kind((PyObject *)self, KIND_SET) < 0 ? -1
-                                                              : dobject_contains(self, key);
+        return seq_check_kind((PyObject *)self, KIND_SET) < 0
+                   ? -1
+                   : dobject_contains(self, key);
     }
     PyObject *state = Py_NewRef(self->state); /* comparing may run Python code */
     int found = PySet_Contains(state, key);
@@ -150,16 +150,17 @@ dset_deepcopy(PyObject *self, PyObject *Py_UNUSED(memo))
 }
 
 /*
- * Pickles as a plain set, which is filled by set.update(). The pickler knows the set before
- * it meets the elements, so a cycle through an element is kept.
+ * Pickles as a plain set, which is filled by set.update(). The pickler knows the set
+ * before it meets the elements, so a cycle through an element is kept.
  */
 static PyObject *
 dset_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *view = view_of(self);
     PyObject *elements = view != NULL ? PySequence_List(view) : NULL;
-    PyObject *update =
-        elements != NULL ? PyObject_GetAttrString((PyObject *)&PySet_Type, "update") : NULL;
+    PyObject *update = elements != NULL
+                           ? PyObject_GetAttrString((PyObject *)&PySet_Type, "update")
+                           : NULL;
     Py_XDECREF(view);
     if (update == NULL) {
         Py_XDECREF(elements);
@@ -172,7 +173,7 @@ static PyObject *
 dset_sizeof(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *view = view_of(self);
-    PyObject *size = view != NULL ? PyObject_CallMethod(view, "__sizeof__", NULL) : NULL;
+    PyObject *size = view != NULL ? hashed_ask(view, "__sizeof__", NULL, 0) : NULL;
     Py_XDECREF(view);
     return seq_sizeof(self, size);
 }
@@ -184,7 +185,8 @@ repr_of(PyObject *self, PyObject *view)
     if (Py_IS_TYPE(self, tosc_state->DSet_Type)) {
         return PyObject_Repr(view);
     }
-    PyObject *name = PyObject_GetAttr((PyObject *)Py_TYPE(self), tosc_state->str_qualname);
+    PyObject *name =
+        PyObject_GetAttr((PyObject *)Py_TYPE(self), tosc_state->str_qualname);
     PyObject *text = NULL;
     if (name != NULL && PySet_GET_SIZE(view) == 0) {
         text = PyUnicode_FromFormat("%S()", name);
@@ -210,8 +212,8 @@ dset_repr(PyObject *self)
 }
 
 /*
- * What an operator of set is given for `value`. Code of others must not get its hands on a
- * state: with a subclass of set or frozenset on the other side a DSet is copied.
+ * What an operator of set is given for `value`. Code of others must not get its hands on
+ * a state: with a subclass of set or frozenset on the other side a DSet is copied.
  */
 static PyObject *
 operand(PyObject *value, PyObject *other)
@@ -280,8 +282,7 @@ static PyObject *
 ask(PyObject *self, const char *name, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *view = view_of(self);
-    PyObject *method = view != NULL ? PyObject_GetAttrString(view, name) : NULL;
-    PyObject *sources = method != NULL ? PyTuple_New(nargs) : NULL;
+    PyObject *sources = view != NULL ? PyTuple_New(nargs) : NULL;
     for (Py_ssize_t i = 0; sources != NULL && i < nargs; i++) {
         PyObject *source = source_of(args[i]);
         if (source == NULL) {
@@ -290,9 +291,11 @@ ask(PyObject *self, const char *name, PyObject *const *args, Py_ssize_t nargs)
             PyTuple_SET_ITEM(sources, i, source);
         }
     }
-    PyObject *result = sources != NULL ? PyObject_CallObject(method, sources) : NULL;
+    PyObject *result = NULL;
+    if (sources != NULL) {
+        result = hashed_ask(view, name, PySequence_Fast_ITEMS(sources), nargs);
+    }
     Py_XDECREF(sources);
-    Py_XDECREF(method);
     Py_XDECREF(view);
     return result;
 }
@@ -348,7 +351,7 @@ enum how {
     TOGGLE   /* those that were are not, the others are */
 };
 
-/* Splits `elements` into those that are in the object (as stored) and those that are not. */
+/* Splits `elements` into those that are in the object (as stored) and the others. */
 static int
 sort_out(Write *w, PyObject *elements, PyObject *here, PyObject *absent)
 {
@@ -376,7 +379,8 @@ sort_out(Write *w, PyObject *elements, PyObject *here, PyObject *absent)
 
 /* What is to be discarded and added; each is a new set, or NULL for none. */
 static int
-decide(Write *w, enum how how, PyObject *elements, PyObject **ret_gone, PyObject **ret_fresh)
+decide(Write *w, enum how how, PyObject *elements, PyObject **ret_gone,
+       PyObject **ret_fresh)
 {
     if (how == KEEP) {
         PyObject *view = write_view(w);
@@ -398,7 +402,10 @@ has_any(PyObject *set)
     return set != NULL && PySet_GET_SIZE(set) > 0;
 }
 
-/* `elements` is a plain set; adopted where something may be added. 1: changed, 0: nothing to do. */
+/*
+ * `elements` is a plain set, adopted where something may be added. 1: changed, 0: there
+ * was nothing to do, -1: exception.
+ */
 static int
 change(DObject *self, enum how how, PyObject *elements)
 {
@@ -441,8 +448,9 @@ change_taking(DObject *self, enum how how, PyObject *elements)
         Py_SETREF(elements, dobject_adopt_set(self, elements));
     }
     if (elements != NULL) {
-        result = how != KEEP && PySet_GET_SIZE(elements) == 0 ? 0
-                                                              : change(self, how, elements);
+        result = how != KEEP && PySet_GET_SIZE(elements) == 0
+                     ? 0
+                     : change(self, how, elements);
     }
     Py_XDECREF(elements);
     return result;
@@ -557,13 +565,15 @@ dset_clear(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 dset_update(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return changed(change_taking((DObject *)self, ADD, collect_all(args, nargs, "union")));
+    return changed(
+        change_taking((DObject *)self, ADD, collect_all(args, nargs, "union")));
 }
 
 static PyObject *
 dset_difference_update(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return changed(change_taking((DObject *)self, DISCARD, collect_all(args, nargs, "union")));
+    return changed(
+        change_taking((DObject *)self, DISCARD, collect_all(args, nargs, "union")));
 }
 
 static PyObject *
@@ -583,8 +593,8 @@ dset_symmetric_difference_update(PyObject *self, PyObject *other)
 }
 
 /*
- * `s |= x` for what is a set or a view of a dict. With a view the builtin makes a new set; that
- * would leave the caller with a plain set in place of the tracked one.
+ * `s |= x` for what is a set or a view of a dict. With a view the builtin makes a new
+ * set; that would leave the caller with a plain set in place of the tracked one.
  */
 static PyObject *
 change_in_place(PyObject *self, PyObject *other, enum how how)
@@ -592,7 +602,8 @@ change_in_place(PyObject *self, PyObject *other, enum how how)
     if (!ddict_is_setlike(other)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
-    return change_taking((DObject *)self, how, collect(other)) < 0 ? NULL : Py_NewRef(self);
+    return change_taking((DObject *)self, how, collect(other)) < 0 ? NULL
+                                                                   : Py_NewRef(self);
 }
 
 static PyObject *
@@ -652,16 +663,17 @@ dset_init_object(PyObject *self, PyObject *args, PyObject *kwds)
 
 /* ---- the type ---- */
 
-#define DOC(name, signature, text)                                                       \
-    PyDoc_STRVAR(name##_doc, signature "\n--\n\n" text)
+#define DOC(name, signature, text) PyDoc_STRVAR(name##_doc, signature "\n--\n\n" text)
 
 DOC(contains, "__contains__($self, element, /)", "Return element in self.");
 DOC(sizeof, "__sizeof__($self, /)", "Size in memory, in bytes.");
 DOC(copy_method, "__copy__($self, /)", "A shallow copy, a plain set.");
-DOC(deepcopy, "__deepcopy__($self, memo, /)", "A deep copy in the original types, a plain set.");
+DOC(deepcopy, "__deepcopy__($self, memo, /)",
+    "A deep copy in the original types, a plain set.");
 DOC(reduce, "__reduce__($self, /)", "Pickles as a plain set.");
 DOC(class_getitem, "__class_getitem__($type, item, /)", "DSet[element] for annotations.");
-DOC(add, "add($self, element, /)", "Add an element. Does nothing if it is there already.");
+DOC(add, "add($self, element, /)",
+    "Add an element. Does nothing if it is there already.");
 DOC(discard, "discard($self, element, /)", "Remove an element if it is there.");
 DOC(remove, "remove($self, element, /)",
     "Remove an element. Raises KeyError if it is not there.");
@@ -676,7 +688,8 @@ DOC(intersection_update, "intersection_update($self, /, *others)",
     "Keep only the elements that are also in each of the iterables.");
 DOC(symmetric_difference_update, "symmetric_difference_update($self, other, /)",
     "Remove the elements of an iterable that are there, add those that are not.");
-DOC(union, "union($self, /, *others)", "A plain set of its elements and those of all iterables.");
+DOC(union, "union($self, /, *others)",
+    "A plain set of its elements and those of all iterables.");
 DOC(intersection, "intersection($self, /, *others)",
     "A plain set of its elements that are also in each of the iterables.");
 DOC(difference, "difference($self, /, *others)",
@@ -720,14 +733,15 @@ static PyMethodDef dset_methods[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(dset_doc,
-             "DSet() -> new empty distributed set\n"
-             "DSet(iterable) -> with the elements of an iterable\n"
-             "\n"
-             "What a set becomes when a Manager stores it. It has all of set's methods and\n"
-             "operators, also with plain sets on either side; copies and results are plain\n"
-             "sets. One that is made here stands alone until it is put into something that\n"
-             "is stored.");
+PyDoc_STRVAR(
+    dset_doc,
+    "DSet() -> new empty distributed set\n"
+    "DSet(iterable) -> with the elements of an iterable\n"
+    "\n"
+    "What a set becomes when a Manager stores it. It has all of set's methods and\n"
+    "operators, also with plain sets on either side; copies and results are plain\n"
+    "sets. One that is made here stands alone until it is put into something that\n"
+    "is stored.");
 
 static PyType_Slot dset_slots[] = {
     {Py_tp_doc, (void *)dset_doc},
@@ -766,7 +780,8 @@ static PyType_Spec dset_spec = {
 int
 dset_init(PyObject *module, ToscState *state)
 {
-    if (tosc_add_type(module, &state->DSet_Type, &dset_spec, state->DObject_Type, "DSet") < 0) {
+    if (tosc_add_type(module, &state->DSet_Type, &dset_spec, state->DObject_Type, "DSet")
+        < 0) {
         return -1;
     }
     return seq_register(state->DSet_Type, "MutableSet");

@@ -14,6 +14,8 @@
  */
 #include "emit.h"
 
+#include "ops.h"
+
 #include <string.h>
 
 #define OP_PROTO '\x80'
@@ -350,6 +352,10 @@ emit_extra(Emitter *e, PyObject *value)
     if (e->extras == NULL && (e->extras = PyList_New(0)) == NULL) {
         return -1;
     }
+    /* Frozen sets and the like are hashed when the pickle module makes them anew. */
+    if (value_visit(value, e->hashed, e->arg) != 0) {
+        return -1;
+    }
     Py_ssize_t index = PyList_GET_SIZE(e->extras);
     if (PyList_Append(e->extras, value) < 0 || emit_int(e, -1 - (int64_t) index) < 0) {
         return -1;
@@ -457,6 +463,12 @@ emit_value(Emitter *e, PyObject *value)
     return result <= 0 ? result : emit_tuple(e, value);
 }
 
+int
+emit_key(Emitter *e, PyObject *key)
+{
+    return value_visit(key, e->hashed, e->arg) != 0 ? -1 : emit_value(e, key);
+}
+
 /* ---- the builtins behind wrappers ---- */
 
 static inline void
@@ -506,7 +518,7 @@ emit_dict(Emitter *e, PyObject *dict)
     PyObject *key;
     PyObject *value;
     while (PyDict_Next(dict, &pos, &key, &value)) {
-        if (next_batch(e, done++, OP_SETITEMS) < 0 || emit_value(e, key) < 0
+        if (next_batch(e, done++, OP_SETITEMS) < 0 || emit_key(e, key) < 0
             || emit_value(e, value) < 0) {
             return -1;
         }
@@ -528,7 +540,7 @@ emit_set(Emitter *e, PyObject *set)
     while (result == 0 && (item = PyIter_Next(iterator)) != NULL) {
         result = next_batch(e, done++, OP_ADDITEMS);
         if (result == 0) {
-            result = emit_value(e, item);
+            result = emit_key(e, item);
         }
         Py_DECREF(item);
         breathe(e);

@@ -28,6 +28,7 @@ typedef struct Emitter {
     Buffer out;
     PyObject *extras; /* list */
     uint64_t (*oid_of)(DObject *wrapper, void *arg); /* 0: exception */
+    int (*hashed)(DObject *wrapper, void *arg); /* told of what reading will hash */
     void *arg;
     /* strings that have been written: address -> place in the unpickler's memo */
     PyObject **memo;
@@ -45,6 +46,7 @@ void emit_free(Emitter *e);
 int emit_int(Emitter *e, int64_t value);
 int emit_ref(Emitter *e, DObject *wrapper);
 int emit_value(Emitter *e, PyObject *value);
+int emit_key(Emitter *e, PyObject *key); /* of a dict, or element of a set */
 int emit_extra(Emitter *e, PyObject *value);
 int emit_list(Emitter *e, PyObject *list);
 int emit_dict(Emitter *e, PyObject *dict);

@@ -48,10 +48,11 @@ grow(Frame **frames, size_t count, size_t *room)
 
 /* Opens a frame. Steals result and items, also on failure. */
 static int
-push(Engine *e, int kind, PyObject *source, PyObject *result, PyObject *items, bool custom)
+push(Engine *e, int kind, PyObject *source, PyObject *result, PyObject *items,
+     bool custom)
 {
-    if (items == NULL || grow(&e->frames, e->depth, &e->room) < 0 ||
-        (result != NULL && source != NULL && memo_add(&e->memo, source, result) < 0)) {
+    if (items == NULL || grow(&e->frames, e->depth, &e->room) < 0
+        || (result != NULL && source != NULL && memo_add(&e->memo, source, result) < 0)) {
         Py_XDECREF(result);
         Py_XDECREF(items);
         return -1;
@@ -104,7 +105,8 @@ static PyObject *
 dict_from_pairs(PyObject *dict, PyObject *pairs)
 {
     for (Py_ssize_t i = 0; dict != NULL && i + 1 < PyList_GET_SIZE(pairs); i += 2) {
-        if (PyDict_SetItem(dict, PyList_GET_ITEM(pairs, i), PyList_GET_ITEM(pairs, i + 1)) < 0) {
+        if (PyDict_SetItem(dict, PyList_GET_ITEM(pairs, i), PyList_GET_ITEM(pairs, i + 1))
+            < 0) {
             Py_DECREF(dict);
             return NULL;
         }
@@ -276,8 +278,8 @@ has_leaf_keys(PyObject *dict)
     PyObject *value;
     Py_ssize_t position = 0;
     while (PyDict_Next(dict, &position, &key, &value)) {
-        if (!PyUnicode_CheckExact(key) && !PyLong_CheckExact(key) &&
-            (value_classify(key) != VALUE_LEAF)) {
+        if (!PyUnicode_CheckExact(key) && !PyLong_CheckExact(key)
+            && (value_classify(key) != VALUE_LEAF)) {
             PyErr_Clear();
             return 0;
         }
@@ -350,10 +352,12 @@ check_opaque_cycle(Engine *e, PyObject *source)
 {
     for (size_t i = e->depth; i-- > 0;) {
         Frame *frame = &e->frames[i];
-        if (frame->source == source && frame->kind == FRAME_OPAQUE && frame->met == e->memo.used) {
-            PyErr_Format(PyExc_ValueError,
-                         "%.200s objects that refer to each other in a cycle cannot be copied",
-                         Py_TYPE(source)->tp_name);
+        if (frame->source == source && frame->kind == FRAME_OPAQUE
+            && frame->met == e->memo.used) {
+            PyErr_Format(
+                PyExc_ValueError,
+                "%.200s objects that refer to each other in a cycle cannot be copied",
+                Py_TYPE(source)->tp_name);
             return -1;
         }
     }
@@ -376,8 +380,8 @@ open_opaque_plain(Engine *e, DObject *wrapper, OpaqueState *view)
     if (state == NULL) {
         return -1;
     }
-    int result =
-        push(e, FRAME_OPAQUE, (PyObject *)wrapper, NULL, PySequence_List(state->refs), false);
+    int result = push(e, FRAME_OPAQUE, (PyObject *)wrapper, NULL,
+                      PySequence_List(state->refs), false);
     if (result == 0) {
         e->frames[e->depth - 1].state = (PyObject *)state;
     } else {
@@ -481,7 +485,8 @@ engine_turn(Engine *e, PyObject *value, PyObject **ret)
         int kind = class == VALUE_TUPLE ? FRAME_TUPLE : FRAME_FROZENSET;
         return push(e, kind, value, NULL, PySequence_List(value), false);
     }
-    result = e->adopt ? engine_adopt(e, value, class, ret) : turn_plain(e, value, class, ret);
+    result =
+        e->adopt ? engine_adopt(e, value, class, ret) : turn_plain(e, value, class, ret);
     if (result < 0) {
         Py_CLEAR(*ret);
     }
@@ -575,4 +580,3 @@ engine_run(Engine *e, PyObject *value)
     }
     return e->depth > 0 ? engine_finish(e) : result;
 }
-

@@ -21,15 +21,16 @@ enum frame_kind {
 
 typedef struct Frame {
     int kind;
-    bool custom;      /* the attributes of a custom object */
-    bool changed;     /* some element has become another object */
-    PyObject *source; /* what is being turned; NULL for the elements of a bare container */
+    bool custom;  /* the attributes of a custom object */
+    bool changed; /* some element has become another object */
+    PyObject
+        *source; /* what is being turned; NULL for the elements of a bare container */
     PyObject *result; /* what it becomes; NULL: known at the end */
     PyObject *items;
-    Py_ssize_t next;  /* element to look at; of a dict the position for PyDict_Next */
-    PyObject *key;    /* of a dict: where the element stands (borrowed from items) */
-    PyObject *state;  /* of an opaque: its OpaqueState */
-    size_t met;       /* of an opaque: how many objects were known when it was opened */
+    Py_ssize_t next; /* element to look at; of a dict the position for PyDict_Next */
+    PyObject *key;   /* of a dict: where the element stands (borrowed from items) */
+    PyObject *state; /* of an opaque: its OpaqueState */
+    size_t met;      /* of an opaque: how many objects were known when it was opened */
 } Frame;
 
 typedef struct Engine {
@@ -51,7 +52,8 @@ typedef struct Engine {
  * Opens the frame of a list, dict or set. `copy`, an exact builtin of our own, holds the
  * elements; `result` is what it becomes. Both are stolen, also on failure.
  */
-int engine_open(Engine *e, PyObject *source, PyObject *result, PyObject *copy, bool custom);
+int engine_open(Engine *e, PyObject *source, PyObject *result, PyObject *copy,
+                bool custom);
 /*
  * What becomes of one value: *ret (a new reference) if that is known at once, or, with *ret
  * left NULL, a frame has been opened. -1: exception.

@@ -394,6 +394,7 @@ swap(Manager *m, Delta *delta, bool keep_old, OldState **spare)
 typedef struct Recount {
     Manager *m;
     RefList doubtful; /* objects whose count fell to zero; strong, so that they stay */
+    RefList losers;   /* objects that lost a link; as often as they lost one */
 } Recount;
 
 static int
@@ -412,11 +413,8 @@ link_out(DObject *wrapper, void *arg)
         return 0;
     }
     wrapper->links--;
-    if (wrapper->links > 0) {
-        recount->m->suspects++;
-        return 0;
-    }
-    return reflist_add(&recount->doubtful, (PyObject *) wrapper);
+    return reflist_add(wrapper->links > 0 ? &recount->losers : &recount->doubtful,
+                       (PyObject *) wrapper);
 }
 
 static int
@@ -453,6 +451,46 @@ unlink_doubtful(Recount *recount, RefList *drops)
     return 0;
 }
 
+/*
+ * An object that has lost a link and kept another one may hang on a cycle only. Small cycles
+ * are found at once. Every process that applies the commit must come to the same result, so
+ * what is looked at follows from the commit alone: the objects that have fewer links after
+ * it than before, however it was applied.
+ */
+static int
+unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
+{
+    RefList won = {0};
+    RefList garbage = {0};
+    int result = 0;
+    for (Py_ssize_t i = 0; i < deltas->count && result == 0; i++) {
+        RefList *in = &deltas->items[i].traffic.in;
+        for (Py_ssize_t k = 0; k < in->count && result == 0; k++) {
+            result = value_visit(in->items[k], collect, &won);
+        }
+    }
+    if (result == 0) {
+        result = graph_small_cycles(recount->m, &recount->losers, &won, &garbage);
+    }
+    for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
+        DObject *object = (DObject *) garbage.items[i];
+        if (object->oid != 0) {
+            result = unlink_object(recount, object, drops);
+        }
+    }
+    if (result == 0) {
+        result = unlink_doubtful(recount, drops);
+    }
+    if (result == 0) {
+        for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
+            result = reflist_add(drops, garbage.items[i]);
+        }
+    }
+    reflist_clear(&won);
+    reflist_clear(&garbage);
+    return result;
+}
+
 static int
 recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
               RefList *drops)
@@ -486,7 +524,10 @@ recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t 
     if (n_gone > 0) {
         recount->m->suspects = 0;
     }
-    return unlink_doubtful(recount, drops);
+    if (unlink_doubtful(recount, drops) < 0) {
+        return -1;
+    }
+    return recount->losers.count == 0 ? 0 : unlink_cycles(recount, deltas, drops);
 }
 
 int
@@ -518,10 +559,8 @@ graph_apply(Manager *m, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
         PyMem_Free(spare);
         spare = next;
     }
-    for (Py_ssize_t i = 0; i < recount.doubtful.count; i++) {
-        reflist_add(drops, recount.doubtful.items[i]);
-    }
     reflist_clear(&recount.doubtful);
+    reflist_clear(&recount.losers);
     return result == 0 ? 0 : -1;
 }
 
@@ -597,7 +636,8 @@ drop_unlisted(Manager *m, RefList *drops)
 }
 
 static int
-replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare)
+replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare,
+               Recount *recount, RefList *drops)
 {
     m->seq++;
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
@@ -615,7 +655,15 @@ replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare)
             object->flags |= FLAG_REF_KEYS;
         }
     }
-    return 0;
+    /* A base may hold what the commit that it was made for has cut off. */
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        DObject *object = deltas->items[i].object;
+        if (object->links == 0
+            && reflist_add(&recount->doubtful, (PyObject *) object) < 0) {
+            return -1;
+        }
+    }
+    return unlink_doubtful(recount, drops);
 }
 
 int
@@ -623,6 +671,7 @@ graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
 {
     bool keep_old = m->open_transactions > 0;
     OldState *spare = NULL;
+    Recount recount = {.m = m};
     mark_listed(deltas, true);
     int result = check_graph(deltas);
     for (Py_ssize_t i = 0; i < deltas->count && result == 0 && keep_old; i++) {
@@ -644,7 +693,7 @@ graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
         int collecting = PyGC_Disable();
         result = drop_unlisted(m, drops);
         if (result == 0) {
-            result = replace_states(m, deltas, keep_old, &spare);
+            result = replace_states(m, deltas, keep_old, &spare, &recount, drops);
         }
         m->suspects = 0;
         m->loaded = result == 0;
@@ -653,6 +702,8 @@ graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
         }
     }
     mark_listed(deltas, false);
+    reflist_clear(&recount.doubtful);
+    reflist_clear(&recount.losers);
     while (spare != NULL) {
         OldState *next = spare->next;
         PyMem_Free(spare);

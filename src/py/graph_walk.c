@@ -7,9 +7,9 @@
 #include "manager.h"
 #include "state.h"
 
-/* A set of addresses, and the order in which they came: a work list. */
+/* A set of objects in the order in which they came, with their places in it: a work list. */
 typedef struct Visited {
-    PyObject **slots;
+    Py_ssize_t *slots; /* place + 1; 0: free */
     size_t size;
     RefList order;
 } Visited;
@@ -19,23 +19,24 @@ visited_slot(const Visited *v, PyObject *object)
 {
     size_t mask = v->size - 1;
     size_t i = (size_t) (((uintptr_t) object >> 4) * 0x9E3779B97F4A7C15u >> 16) & mask;
-    while (v->slots[i] != NULL && v->slots[i] != object) {
+    while (v->slots[i] != 0 && v->order.items[v->slots[i] - 1] != object) {
         i = (i + 1) & mask;
     }
     return i;
 }
 
-static bool
-visited_has(const Visited *v, PyObject *object)
+/* Its place, or -1. */
+static Py_ssize_t
+visited_place(const Visited *v, PyObject *object)
 {
-    return v->size > 0 && v->slots[visited_slot(v, object)] != NULL;
+    return v->size > 0 ? v->slots[visited_slot(v, object)] - 1 : -1;
 }
 
 static int
 visited_grow(Visited *v)
 {
     size_t size = v->size ? v->size * 2 : 64;
-    PyObject **slots = PyMem_Calloc(size, sizeof(*slots));
+    Py_ssize_t *slots = PyMem_Calloc(size, sizeof(*slots));
     if (slots == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -44,7 +45,7 @@ visited_grow(Visited *v)
     v->slots = slots;
     v->size = size;
     for (Py_ssize_t i = 0; i < v->order.count; i++) {
-        v->slots[visited_slot(v, v->order.items[i])] = v->order.items[i];
+        v->slots[visited_slot(v, v->order.items[i])] = i + 1;
     }
     return 0;
 }
@@ -57,13 +58,13 @@ visited_add(Visited *v, PyObject *object)
         return -1;
     }
     size_t slot = visited_slot(v, object);
-    if (v->slots[slot] != NULL) {
+    if (v->slots[slot] != 0) {
         return 0;
     }
     if (reflist_add(&v->order, object) < 0) {
         return -1;
     }
-    v->slots[slot] = object;
+    v->slots[slot] = v->order.count;
     return 1;
 }
 
@@ -80,9 +81,16 @@ add_visited(DObject *wrapper, void *arg)
     return visited_add(arg, (PyObject *) wrapper) < 0 ? -1 : 0;
 }
 
+/* What a caller takes an object's state to be: borrowed; NULL: exception. */
+static PyObject *
+view_in_transaction(DObject *object, void *top)
+{
+    return graph_view(object, top);
+}
+
 /* All that can be reached from the root; stops early when `wanted` has been found. */
 static int
-reach(Manager *m, Transaction *top, DObject *wanted, Visited *v)
+reach(Manager *m, graph_viewer viewer, void *arg, DObject *wanted, Visited *v)
 {
     if (visited_add(v, (PyObject *) m->cell) < 0) {
         return -1;
@@ -92,7 +100,7 @@ reach(Manager *m, Transaction *top, DObject *wanted, Visited *v)
         if (object == wanted) {
             return 0;
         }
-        PyObject *view = graph_view(object, top);
+        PyObject *view = viewer(object, arg);
         if (view == NULL) {
             return -1;
         }
@@ -107,12 +115,25 @@ reach(Manager *m, Transaction *top, DObject *wanted, Visited *v)
 }
 
 int
+graph_reachable(Manager *m, graph_viewer viewer, void *arg, RefList *ret)
+{
+    Visited v = {0};
+    int result = reach(m, viewer, arg, NULL, &v);
+    if (result == 0) {
+        *ret = v.order;
+        v.order = (RefList){0};
+    }
+    visited_free(&v);
+    return result;
+}
+
+int
 graph_reaches(Manager *m, Transaction *top, DObject *object)
 {
     Visited v = {0};
-    int result = reach(m, top, object, &v);
+    int result = reach(m, view_in_transaction, top, object, &v);
     if (result == 0) {
-        result = visited_has(&v, (PyObject *) object);
+        result = visited_place(&v, (PyObject *) object) >= 0;
     }
     visited_free(&v);
     return result;
@@ -122,7 +143,7 @@ int
 graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count)
 {
     Visited v = {0};
-    if (reach(m, top, NULL, &v) < 0) {
+    if (reach(m, view_in_transaction, top, NULL, &v) < 0) {
         visited_free(&v);
         return -1;
     }
@@ -135,7 +156,7 @@ graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count)
     }
     for (size_t i = 0; i < m->table_size; i++) {
         DObject *object = m->table[i];
-        if (object != NULL && !visited_has(&v, (PyObject *) object)) {
+        if (object != NULL && visited_place(&v, (PyObject *) object) < 0) {
             oids[count++] = object->oid;
         }
     }
@@ -143,6 +164,148 @@ graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count)
     *ret = oids;
     *ret_count = count;
     return 0;
+}
+
+/* ---- cycles that hang on nothing ---- */
+
+/* How far is looked before an object is only suspected. Part of the format: all processes
+ * must come to the same result. */
+#define CYCLE_OBJECTS 128
+#define CYCLE_LINKS 2048
+
+typedef struct Cycle {
+    Visited members;
+    uint32_t inner[CYCLE_OBJECTS + 1]; /* links to each member that come from members */
+    Py_ssize_t links;
+    bool alive[CYCLE_OBJECTS + 1];
+} Cycle;
+
+/* 2 ends the walk: it has become too long. */
+static int
+add_member(DObject *wrapper, void *arg)
+{
+    Cycle *cycle = arg;
+    if (++cycle->links > CYCLE_LINKS) {
+        return 2;
+    }
+    Py_ssize_t place = visited_place(&cycle->members, (PyObject *) wrapper);
+    if (place < 0) {
+        place = cycle->members.order.count;
+        if (place == CYCLE_OBJECTS) {
+            return 2;
+        }
+        if (visited_add(&cycle->members, (PyObject *) wrapper) < 0) {
+            return -1;
+        }
+    }
+    cycle->inner[place]++;
+    return 0;
+}
+
+static int
+mark_alive(DObject *wrapper, void *arg)
+{
+    Cycle *cycle = arg;
+    cycle->alive[visited_place(&cycle->members, (PyObject *) wrapper)] = true;
+    return 0;
+}
+
+/* What has links from outside lives, and what it leads to. */
+static int
+spread_life(Cycle *cycle)
+{
+    bool done[CYCLE_OBJECTS + 1] = {false};
+    Py_ssize_t count = cycle->members.order.count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        DObject *object = (DObject *) cycle->members.order.items[i];
+        cycle->alive[i] = object->links > cycle->inner[i];
+    }
+    for (Py_ssize_t i = 0; i < count;) {
+        if (!cycle->alive[i] || done[i]) {
+            i++;
+            continue;
+        }
+        DObject *object = (DObject *) cycle->members.order.items[i];
+        done[i] = true;
+        if (state_visit(object->kind, object->state, mark_alive, cycle) != 0) {
+            return -1;
+        }
+        i = 0;
+    }
+    return 0;
+}
+
+/* 1: looked at to the end, 0: given up, -1. */
+static int
+examine(Cycle *cycle, PyObject *start)
+{
+    if (visited_add(&cycle->members, start) < 0) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < cycle->members.order.count; i++) {
+        DObject *object = (DObject *) cycle->members.order.items[i];
+        if (state_visit(object->kind, object->state, add_member, cycle) != 0) {
+            return PyErr_Occurred() ? -1 : 0;
+        }
+    }
+    return spread_life(cycle) < 0 ? -1 : 1;
+}
+
+/* How many links each of the losers lost on balance: a new array by its place in `losers`. */
+static Py_ssize_t *
+net_losses(const RefList *lost, const RefList *won, Visited *losers)
+{
+    for (Py_ssize_t i = 0; i < lost->count; i++) {
+        if (visited_add(losers, lost->items[i]) < 0) {
+            return NULL;
+        }
+    }
+    Py_ssize_t *net = PyMem_Calloc((size_t) losers->order.count + 1, sizeof(*net));
+    if (net == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < lost->count; i++) {
+        net[visited_place(losers, lost->items[i])]++;
+    }
+    for (Py_ssize_t i = 0; i < won->count; i++) {
+        Py_ssize_t place = visited_place(losers, won->items[i]);
+        if (place >= 0) {
+            net[place]--;
+        }
+    }
+    return net;
+}
+
+static int
+find_cycle(Manager *m, PyObject *object, RefList *ret)
+{
+    Cycle cycle = {0};
+    int result = examine(&cycle, object);
+    m->suspects += result == 0;
+    for (Py_ssize_t k = 0; k < cycle.members.order.count && result > 0; k++) {
+        if (!cycle.alive[k] && reflist_add(ret, cycle.members.order.items[k]) < 0) {
+            result = -1;
+        }
+    }
+    visited_free(&cycle.members);
+    return result < 0 ? -1 : 0;
+}
+
+int
+graph_small_cycles(Manager *m, const RefList *lost, const RefList *won, RefList *ret)
+{
+    Visited losers = {0};
+    Py_ssize_t *net = net_losses(lost, won, &losers);
+    int result = net == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; i < losers.order.count && result == 0; i++) {
+        if (((DObject *) losers.order.items[i])->oid != 0 && net[i] > 0) {
+            result = find_cycle(m, losers.order.items[i], ret);
+        }
+    }
+    PyMem_Free(net);
+    visited_free(&losers);
+    return result;
 }
 
 /* ---- where does a value stand? ---- */

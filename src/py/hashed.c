@@ -9,6 +9,13 @@
 #include "wrap.h"
 
 PyObject *
+hashed_ask(PyObject *builtin, const char *method, PyObject *const *args, Py_ssize_t nargs)
+{
+    const PyMethodDef *found = seq_method(Py_TYPE(builtin), method);
+    return found != NULL ? seq_call(found, builtin, args, nargs, NULL) : NULL;
+}
+
+PyObject *
 hashed_key_error(PyObject *key)
 {
     PyObject *args = PyTuple_Pack(1, key);
@@ -60,7 +67,7 @@ hashed_is_leaf(PyObject *key)
     return is_leaf(key, 8); /* deeper ones are searched for, which is only slower */
 }
 
-/* The very object `key`, if it is a member: a new reference, or NULL without an exception. */
+/* The very object `key`, if it is a member: a new reference, or NULL. */
 static PyObject *
 find_same(PyObject *view, PyObject *key)
 {
@@ -78,8 +85,9 @@ find_same(PyObject *view, PyObject *key)
 }
 
 /*
- * An equal member. Neither dict nor set tells which object it holds, but a difference of sets
- * keeps the objects of its left side, and the hashes that are known: all - (all - {key}).
+ * An equal member. Neither dict nor set tells which object it holds, but a difference of
+ * sets keeps the objects of its left side, and the hashes that are known: all - (all -
+ * {key}).
  */
 static PyObject *
 find_equal(PyObject *view, PyObject *key)
@@ -122,16 +130,18 @@ hashed_stored(Write *w, PyObject *key)
 /* Below this many entries, stepping over empty slots costs nothing. */
 #define FEW 256
 
-/*
- * Is the view held by nobody but the object (or the change of a transaction) and this Write?
- * In a Write that is a transaction of its own the change holds it as well.
- */
+/* Is the Write a transaction of its own, so that others see the view as well? */
+static bool
+is_shared(const Write *w)
+{
+    return w->object->oid != 0 && !dobject_in_transaction(w->object);
+}
+
+/* Is the view held by nobody but its object, the changes under way, and this Write? */
 static bool
 is_sole(const Write *w, PyObject *view)
 {
-    DObject *object = w->object;
-    bool implicit = object->oid != 0 && !dobject_in_transaction(object);
-    return Py_REFCNT(view) <= (implicit ? 3 : 2);
+    return Py_REFCNT(view) <= (is_shared(w) ? 3 : 2);
 }
 
 static PyObject *
@@ -146,7 +156,7 @@ first_element(PyObject *set)
 PyObject *
 hashed_pick(const Write *w, PyObject *set)
 {
-    if (PySet_GET_SIZE(set) < FEW || !is_sole(w, set)) {
+    if (PySet_GET_SIZE(set) < FEW || is_shared(w) || !is_sole(w, set)) {
         return first_element(set);
     }
     PyObject *element = PySet_Pop(set);
@@ -160,9 +170,9 @@ hashed_pick(const Write *w, PyObject *set)
 static PyObject *
 last_item(PyObject *dict)
 {
-    PyObject *items = PyObject_CallMethod(dict, "items", NULL);
+    PyObject *items = hashed_ask(dict, "items", NULL, 0);
     PyObject *iterator =
-        items != NULL ? PyObject_CallMethod(items, "__reversed__", NULL) : NULL;
+        items != NULL ? hashed_ask(items, "__reversed__", NULL, 0) : NULL;
     PyObject *item = iterator != NULL ? PyIter_Next(iterator) : NULL;
     Py_XDECREF(iterator);
     Py_XDECREF(items);
@@ -177,9 +187,10 @@ hashed_last(const Write *w, PyObject *dict)
         || !is_atom(PyTuple_GET_ITEM(item, 0))) {
         return item;
     }
-    Py_SETREF(item, PyObject_CallMethod(dict, "popitem", NULL));
+    Py_SETREF(item, hashed_ask(dict, "popitem", NULL, 0));
     if (item != NULL
-        && PyDict_SetItem(dict, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1)) < 0) {
+        && PyDict_SetItem(dict, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1))
+               < 0) {
         Py_CLEAR(item);
     }
     return item;

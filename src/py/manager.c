@@ -32,6 +32,7 @@ managers_after_fork(Manager *m)
     m->fork_generation = tosc_fork_generation;
     m->watcher = NULL; /* its thread is the parent's; the struct is left alone */
     m->turn_taken = false;
+    m->lent = false;
     m->exclusive = false;
     m->turn_first = NULL;
     m->turn_last = NULL;
@@ -81,50 +82,71 @@ set_key(Manager *m, PyObject *key)
     if (key == NULL || key == Py_None) {
         return 0;
     }
-    if (!PyBytes_Check(key) || PyBytes_GET_SIZE(key) == 0) {
-        PyErr_SetString(PyBytes_Check(key) ? PyExc_ValueError : PyExc_TypeError,
-                        "key must be a non-empty bytes object");
+    if (!PyObject_CheckBuffer(key)) {
+        PyErr_Format(PyExc_TypeError, "key must be a bytes-like object, not %.100s",
+                     Py_TYPE(key)->tp_name);
         return -1;
     }
-    m->key = Py_NewRef(key);
-    return 0;
+    m->key = PyBytes_FromObject(key);
+    if (m->key != NULL && PyBytes_GET_SIZE(m->key) == 0) {
+        PyErr_SetString(PyExc_ValueError, "key must not be empty");
+        return -1;
+    }
+    return m->key == NULL ? -1 : 0;
 }
 
 static PyObject *
-manager_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+manager_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    Manager *m = (Manager *) type->tp_alloc(type, 0);
+    if (m == NULL) {
+        return NULL;
+    }
+    m->closed = true; /* until it has a backend */
+    m->fork_generation = tosc_fork_generation;
+    if (graph_init(m) < 0) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    return (PyObject *) m;
+}
+
+static int
+manager_init_object(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"backend", "key", "allowed_classes", NULL};
+    Manager *m = (Manager *) op;
     PyObject *backend;
     PyObject *key = NULL;
     PyObject *allowed = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OO:Manager", names, &backend, &key,
                                      &allowed)) {
-        return NULL;
+        return -1;
     }
-    Manager *m = (Manager *) type->tp_alloc(type, 0);
-    if (m == NULL) {
-        return NULL;
+    if (m->backend != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a Manager can be initialised only once");
+        return -1;
     }
-    m->backend = tosc_backend_of(backend);
-    if (m->backend == NULL || set_key(m, key) < 0) {
-        Py_DECREF(m);
-        return NULL;
+    if (set_key(m, key) < 0) {
+        return -1;
     }
     if (allowed != NULL && allowed != Py_None
         && (m->allowed = codec_allowed(allowed)) == NULL) {
-        Py_DECREF(m);
-        return NULL;
+        return -1;
+    }
+    m->backend = tosc_backend_of(backend);
+    if (m->backend == NULL) {
+        return -1;
     }
     m->backend_object = Py_NewRef(backend);
     m->ops = tosc_backend_ops(m->backend);
     m->impl = tosc_backend_impl(m->backend);
-    m->fork_generation = tosc_fork_generation;
-    if (graph_init(m) < 0 || watcher_start(m) < 0) {
-        Py_DECREF(m);
-        return NULL;
+    if (watcher_start(m) < 0) {
+        return -1;
     }
+    m->closed = false;
     join_live(m);
-    return (PyObject *) m;
+    return 0;
 }
 
 static int
@@ -218,15 +240,15 @@ get_root(Manager *m, PyObject **ret)
 }
 
 static PyObject *
-root_or_default(Manager *m, PyObject *const *args, Py_ssize_t nargs, const char *name)
+root_or_default(Manager *m, PyObject *fallback, const char *name)
 {
     PyObject *root;
     int stored = get_root(m, &root);
     if (stored != 0) {
         return stored < 0 ? NULL : root;
     }
-    if (nargs > 0) {
-        return Py_NewRef(args[0]);
+    if (fallback != NULL) {
+        return Py_NewRef(fallback);
     }
     return tosc_raise_format(tosc_state->EmptyStoreError,
                              "nothing is stored yet: write something first, or give %s() a "
@@ -240,11 +262,35 @@ in_transaction(Manager *m)
     return transaction_current(m) != NULL;
 }
 
+/* The one argument that a method may have, by position or by its name; borrowed. */
 static int
-at_most_one(Py_ssize_t nargs, const char *name)
+one_argument(PyObject *const *args, Py_ssize_t nargs, PyObject *names, const char *method,
+             const char *name, PyObject **ret)
 {
-    if (nargs > 1) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most 1 argument (%zd given)", name, nargs);
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    *ret = nargs + named > 0 ? args[0] : NULL;
+    if (nargs + named > 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most 1 argument (%zd given)", method,
+                     nargs + named);
+        return -1;
+    }
+    if (named > 0 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), name) != 0) {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method,
+                     PyTuple_GET_ITEM(names, 0));
+        return -1;
+    }
+    return 0;
+}
+
+static int
+needed_argument(PyObject *const *args, Py_ssize_t nargs, PyObject *names, const char *method,
+                const char *name, PyObject **ret)
+{
+    if (one_argument(args, nargs, names, method, name, ret) < 0) {
+        return -1;
+    }
+    if (*ret == NULL) {
+        PyErr_Format(PyExc_TypeError, "%s() missing its argument '%s'", method, name);
         return -1;
     }
     return 0;
@@ -257,54 +303,60 @@ up_to_date(Manager *m)
 }
 
 PyDoc_STRVAR(read_doc,
-             "read($self, default=<unrepresentable>, /)\n--\n\n"
+             "read($self, default=<unrepresentable>)\n--\n\n"
              "The stored object.\n\n"
              "The same object as last time while it is in the store, up to date. The store is\n"
              "asked only where there may be something new. On an empty store: the default, or\n"
              "EmptyStoreError if there is none.");
 
 static PyObject *
-manager_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+manager_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Manager *m = (Manager *) op;
-    if (at_most_one(nargs, "read") < 0 || up_to_date(m) < 0) {
+    PyObject *fallback;
+    if (one_argument(args, nargs, names, "read", "default", &fallback) < 0
+        || up_to_date(m) < 0) {
         return NULL;
     }
-    return root_or_default(m, args, nargs, "read");
+    return root_or_default(m, fallback, "read");
 }
 
 PyDoc_STRVAR(refresh_doc,
-             "refresh($self, default=<unrepresentable>, /)\n--\n\n"
+             "refresh($self, default=<unrepresentable>)\n--\n\n"
              "Ask the store for what is new, then the same as read().\n\n"
              "Blocks until the store has answered. Inside a transaction the program goes on\n"
              "seeing the state as of its start.");
 
 static PyObject *
-manager_refresh(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+manager_refresh(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Manager *m = (Manager *) op;
-    if (at_most_one(nargs, "refresh") < 0 || sync_pull(m) < 0) {
+    PyObject *fallback;
+    if (one_argument(args, nargs, names, "refresh", "default", &fallback) < 0
+        || sync_pull(m) < 0) {
         return NULL;
     }
-    return root_or_default(m, args, nargs, "refresh");
+    return root_or_default(m, fallback, "refresh");
 }
 
 PyDoc_STRVAR(snapshot_doc,
-             "snapshot($self, default=<unrepresentable>, /)\n--\n\n"
+             "snapshot($self, default=<unrepresentable>)\n--\n\n"
              "A deep copy of the stored object in the original types.\n\n"
              "It is not distributed: changes to it stay with it. Taken at one version.");
 
 static PyObject *
-manager_snapshot(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+manager_snapshot(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Manager *m = (Manager *) op;
-    if (at_most_one(nargs, "snapshot") < 0 || up_to_date(m) < 0) {
+    PyObject *fallback;
+    if (one_argument(args, nargs, names, "snapshot", "default", &fallback) < 0
+        || up_to_date(m) < 0) {
         return NULL;
     }
     PyObject *root;
     int stored = get_root(m, &root);
     if (stored <= 0) {
-        return stored < 0 ? NULL : root_or_default(m, args, nargs, "snapshot");
+        return stored < 0 ? NULL : root_or_default(m, fallback, "snapshot");
     }
     PyObject *plain = dobject_plain(root);
     Py_DECREF(root);
@@ -356,7 +408,7 @@ is_conflict(void)
 }
 
 PyDoc_STRVAR(write_doc,
-             "write($self, new, /)\n--\n\n"
+             "write($self, new)\n--\n\n"
              "Replace the stored object, whatever it is.\n\n"
              "Containers and custom objects are copied into their distributed forms, at any\n"
              "depth; read() gives these. Inside a transaction the replacement is part of it.\n"
@@ -365,10 +417,11 @@ PyDoc_STRVAR(write_doc,
              "StorageError: the store failed; nothing has changed then.");
 
 static PyObject *
-manager_write(PyObject *op, PyObject *value)
+manager_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Manager *m = (Manager *) op;
-    if (sync_load(m) < 0) {
+    PyObject *value;
+    if (needed_argument(args, nargs, names, "write", "new", &value) < 0 || sync_load(m) < 0) {
         return NULL;
     }
     PyObject *list = adopt_root(m, value);
@@ -438,7 +491,7 @@ try_write_now(Manager *m, PyObject *list, PyObject *expected)
 }
 
 PyDoc_STRVAR(try_write_doc,
-             "try_write($self, new, expected, /)\n--\n\n"
+             "try_write($self, new, expected)\n--\n\n"
              "Replace the stored object if its version is `expected` (None: if nothing is\n"
              "stored). Returns whether it was replaced.\n\n"
              "Blocks until the store has answered. Raises the errors of write().");
@@ -494,16 +547,20 @@ wrapper_argument(PyObject *object, const char *name)
 }
 
 PyDoc_STRVAR(is_linked_doc,
-             "is_linked($self, obj, /)\n--\n\n"
+             "is_linked($self, obj)\n--\n\n"
              "Whether a distributed object is in this Manager's store.\n\n"
              "False for one that was removed from the container that held it (it keeps its\n"
              "contents, and changes to it are local), was never stored, or belongs to another\n"
              "Manager. Inside a transaction: as the transaction sees it.");
 
 static PyObject *
-manager_is_linked(PyObject *op, PyObject *arg)
+manager_is_linked(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Manager *m = (Manager *) op;
+    PyObject *arg;
+    if (needed_argument(args, nargs, names, "is_linked", "obj", &arg) < 0) {
+        return NULL;
+    }
     DObject *object = wrapper_argument(arg, "is_linked");
     if (object == NULL || sync_enter(m) < 0) {
         return NULL;
@@ -522,14 +579,18 @@ manager_is_linked(PyObject *op, PyObject *arg)
 }
 
 PyDoc_STRVAR(is_dirty_doc,
-             "is_dirty($self, obj, /)\n--\n\n"
+             "is_dirty($self, obj)\n--\n\n"
              "Whether the transaction that is open in this context has changed the object.\n\n"
              "Always false outside of a transaction: changes are then stored at once.");
 
 static PyObject *
-manager_is_dirty(PyObject *op, PyObject *arg)
+manager_is_dirty(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     Manager *m = (Manager *) op;
+    PyObject *arg;
+    if (needed_argument(args, nargs, names, "is_dirty", "obj", &arg) < 0) {
+        return NULL;
+    }
     DObject *object = wrapper_argument(arg, "is_dirty");
     if (object == NULL || sync_enter(m) < 0) {
         return NULL;
@@ -616,7 +677,8 @@ manager_get_version(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 manager_get_backend(PyObject *op, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(((Manager *) op)->backend_object);
+    PyObject *backend = ((Manager *) op)->backend_object;
+    return Py_NewRef(backend != NULL ? backend : Py_None);
 }
 
 static PyObject *
@@ -629,7 +691,8 @@ static PyObject *
 manager_repr(PyObject *op)
 {
     Manager *m = (Manager *) op;
-    return PyUnicode_FromFormat("<%s of %R%s>", Py_TYPE(op)->tp_name, m->backend_object,
+    return PyUnicode_FromFormat("<%s of %R%s>", Py_TYPE(op)->tp_name,
+                                m->backend_object != NULL ? m->backend_object : Py_None,
                                 m->closed ? ", closed" : "");
 }
 
@@ -647,15 +710,21 @@ PyDoc_STRVAR(manager_doc,
              "ends it. All methods may be called from any thread.");
 
 static PyMethodDef manager_methods[] = {
-    {"read", (PyCFunction) (void (*)(void)) manager_read, METH_FASTCALL, read_doc},
-    {"refresh", (PyCFunction) (void (*)(void)) manager_refresh, METH_FASTCALL, refresh_doc},
-    {"snapshot", (PyCFunction) (void (*)(void)) manager_snapshot, METH_FASTCALL, snapshot_doc},
-    {"write", manager_write, METH_O, write_doc},
+    {"read", (PyCFunction) (void (*)(void)) manager_read, METH_FASTCALL | METH_KEYWORDS,
+     read_doc},
+    {"refresh", (PyCFunction) (void (*)(void)) manager_refresh, METH_FASTCALL | METH_KEYWORDS,
+     refresh_doc},
+    {"snapshot", (PyCFunction) (void (*)(void)) manager_snapshot, METH_FASTCALL | METH_KEYWORDS,
+     snapshot_doc},
+    {"write", (PyCFunction) (void (*)(void)) manager_write, METH_FASTCALL | METH_KEYWORDS,
+     write_doc},
     {"try_write", (PyCFunction) (void (*)(void)) manager_try_write,
      METH_VARARGS | METH_KEYWORDS, try_write_doc},
     {"transaction", manager_transaction, METH_NOARGS, transaction_doc},
-    {"is_linked", manager_is_linked, METH_O, is_linked_doc},
-    {"is_dirty", manager_is_dirty, METH_O, is_dirty_doc},
+    {"is_linked", (PyCFunction) (void (*)(void)) manager_is_linked,
+     METH_FASTCALL | METH_KEYWORDS, is_linked_doc},
+    {"is_dirty", (PyCFunction) (void (*)(void)) manager_is_dirty,
+     METH_FASTCALL | METH_KEYWORDS, is_dirty_doc},
     {"close", manager_close, METH_NOARGS, close_doc},
     {"__enter__", manager_enter, METH_NOARGS, "The Manager itself."},
     {"__exit__", (PyCFunction) (void (*)(void)) manager_exit, METH_FASTCALL, "Close it."},
@@ -679,6 +748,7 @@ static PyMemberDef manager_members[] = {
 static PyType_Slot manager_slots[] = {
     {Py_tp_doc, (void *) manager_doc},
     {Py_tp_new, manager_new},
+    {Py_tp_init, manager_init_object},
     {Py_tp_dealloc, manager_dealloc},
     {Py_tp_traverse, manager_traverse},
     {Py_tp_clear, manager_clear},

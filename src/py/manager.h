@@ -75,7 +75,7 @@ struct Manager {
     size_t table_size; /* a power of two */
     size_t table_used;
     uint64_t next_oid;
-    uint64_t suspects; /* objects that lost a link and kept another: maybe cyclic garbage */
+    uint64_t suspects; /* how often something may have become cyclic garbage, unnoticed */
     RefList aged;      /* objects that have older states */
 
     Transaction *open; /* outermost open transactions, linked */
@@ -85,6 +85,7 @@ struct Manager {
     unsigned long turn_owner;
     struct Waiter *turn_first;
     struct Waiter *turn_last;
+    bool lent;      /* the turn is held by sync_lock, for a transaction's commit to use */
     bool exclusive; /* the owner of the turn also holds the backend's lock */
     int recent_conflicts;
     DeltaList spent; /* what commits have replaced, released when the turn is */
@@ -110,6 +111,7 @@ struct Transaction {
     PyObject *weakrefs;
     /* in the outermost only */
     int depth;        /* level of the innermost open block */
+    int64_t deadline; /* for the waits of its commit (CLOCK_MONOTONIC, ns); INT64_MAX: none */
     int64_t start;    /* sequence number of the state that it sees */
     tosc_position at;
     Change *changes;
@@ -139,6 +141,16 @@ void graph_mark_fresh(Manager *m, DeltaList *deltas);
 int graph_replace(Manager *m, DeltaList *deltas, RefList *drops);
 /* Is it reachable from the root, as this transaction (or NULL: everybody) sees the graph? */
 int graph_reaches(Manager *m, Transaction *top, DObject *object);
+/* All objects that can be reached, states being what `viewer` says: strong references. */
+typedef PyObject *(*graph_viewer)(DObject *object, void *arg);
+int graph_reachable(Manager *m, graph_viewer viewer, void *arg, RefList *ret);
+/*
+ * Of the objects that have lost links (each as often as it lost one) and not won as many:
+ * which hang only on a cycle? They and what hangs on them are added to ret. Where the answer would
+ * take long, the object is counted as a suspect instead. The result depends on the graph and
+ * the net losses only, so all processes find the same.
+ */
+int graph_small_cycles(Manager *m, const RefList *lost, const RefList *won, RefList *ret);
 /* The linked objects that are not reachable: a new array of oids. */
 int graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count);
 /* "root['a'][3]" for a value that stands in the graph; a new reference. */
@@ -176,8 +188,12 @@ int sync_pull(Manager *m);
 int sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *own);
 /* Removes cyclic garbage by a commit that names it, if there may be much. Takes the turn. */
 int sync_sweep(Manager *m);
-/* The backend's exclusive lock, with the turn; and newest state. */
+/*
+ * The turn, and the backend's exclusive lock if it has one. sync_lock fetches what is new,
+ * and changes made until sync_unlock cannot conflict with those who heed the lock.
+ */
 int sync_lock(Manager *m, int64_t deadline_ns);
+int sync_lock_as_is(Manager *m, int64_t deadline_ns); /* fetches nothing */
 void sync_unlock(Manager *m);
 int64_t tosc_monotonic_ns(void);
 

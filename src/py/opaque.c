@@ -45,8 +45,9 @@ opaque_set_class(DObject *self, PyObject *cls)
 static bool
 is_own_name(PyObject *name)
 {
-    static const char *const names[] = {"__reduce_ex__", "__reduce__", "__copy__", "__deepcopy__",
-                                        "__dir__", "__init_subclass__"};
+    static const char *const names[] = {"__reduce_ex__", "__reduce__",
+                                        "__copy__",      "__deepcopy__",
+                                        "__dir__",       "__init_subclass__"};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
         if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
             return true;
@@ -59,8 +60,8 @@ is_own_name(PyObject *name)
 static int
 is_method(PyObject *self, PyTypeObject *cls, PyObject *descriptor, PyObject *name)
 {
-    if (descriptor == NULL || cls->tp_getattro != PyObject_GenericGetAttr ||
-        !PyType_HasFeature(Py_TYPE(descriptor), Py_TPFLAGS_METHOD_DESCRIPTOR)) {
+    if (descriptor == NULL || cls->tp_getattro != PyObject_GenericGetAttr
+        || !PyType_HasFeature(Py_TYPE(descriptor), Py_TPFLAGS_METHOD_DESCRIPTOR)) {
         return 0;
     }
     if (!class_has_dict(cls)) {
@@ -121,9 +122,11 @@ opaque_setattro(PyObject *self, PyObject *name, PyObject *value)
     if (session_begin(&s, self, false) < 0) {
         return -1;
     }
-    PyObject *argument = value == NULL ? NULL : opaque_argument(&s, value, false, true);
+    PyObject *argument =
+        value == NULL ? NULL : opaque_argument(&s, value, ARGUMENT_STORE);
     PyObject *done = NULL;
-    if ((value == NULL || argument != NULL) && PyObject_SetAttr(s.target, name, argument) == 0) {
+    if ((value == NULL || argument != NULL)
+        && PyObject_SetAttr(s.target, name, argument) == 0) {
         done = Py_NewRef(Py_None);
     }
     Py_XDECREF(argument);
@@ -164,7 +167,8 @@ dopaque_reduce_ex(PyObject *self, PyObject *protocol)
 {
     PyObject *copy = opaque_copy_of(self);
     PyObject *copyreg = copy == NULL ? NULL : PyImport_ImportModule("copyreg");
-    PyObject *table = copyreg == NULL ? NULL : PyObject_GetAttrString(copyreg, "dispatch_table");
+    PyObject *table =
+        copyreg == NULL ? NULL : PyObject_GetAttrString(copyreg, "dispatch_table");
     PyObject *reduced = NULL;
     if (table != NULL) {
         PyObject *reducer = PyObject_GetItem(table, (PyObject *)Py_TYPE(copy));
@@ -173,7 +177,8 @@ dopaque_reduce_ex(PyObject *self, PyObject *protocol)
             Py_DECREF(reducer);
         } else if (PyErr_ExceptionMatches(PyExc_KeyError)) {
             PyErr_Clear();
-            reduced = PyObject_CallMethodObjArgs(copy, tosc_state->str_reduce_ex, protocol, NULL);
+            reduced = PyObject_CallMethodObjArgs(copy, tosc_state->str_reduce_ex,
+                                                 protocol, NULL);
         }
     }
     Py_XDECREF(table);
@@ -201,7 +206,8 @@ dopaque_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyObject *made = cls == NULL ? NULL : PyObject_Call(cls, args, kwargs);
         Py_XDECREF(cls);
         if (made == NULL && !PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "cannot create '%.200s' instances", type->tp_name);
+            PyErr_Format(PyExc_TypeError, "cannot create '%.200s' instances",
+                         type->tp_name);
         }
         return made;
     }
@@ -217,8 +223,10 @@ dopaque_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return wrapper;
     }
     if (kind >= 0) {
-        PyErr_Format(PyExc_TypeError, "DOpaque() is not for %.200s objects, which have a wrapper "
-                     "of their own or need none", Py_TYPE(value)->tp_name);
+        PyErr_Format(PyExc_TypeError,
+                     "DOpaque() is not for %.200s objects, which have a wrapper "
+                     "of their own or need none",
+                     Py_TYPE(value)->tp_name);
     }
     return NULL;
 }
@@ -240,31 +248,27 @@ dopaque_dealloc(PyObject *op)
     Py_XDECREF(cls);
 }
 
-PyDoc_STRVAR(dopaque_doc,
-             "DOpaque(object, /)\n--\n\n"
-             "The wrapper of a mutable object that is no list, dict, set, bytearray or plain\n"
-             "custom object: an OrderedDict, Counter, deque, array, a subclass of a builtin, an\n"
-             "object that pickles itself in its own way. Such objects become DOpaque when they\n"
-             "are stored; DOpaque(x) wraps a copy of x that is in no store yet.\n"
-             "\n"
-             "Methods, operators and attributes are those of the real object. After each use\n"
-             "that may have changed it, its pickle is compared with what is stored, and a\n"
-             "difference is committed; in a transaction, at its end. So the cost of a change is\n"
-             "that of pickling the whole object. What is found inside (a list in a deque) may\n"
-             "be changed in the same way, until somebody else has changed the object: then\n"
-             "ReferenceError says that it must be read again.");
+PyDoc_STRVAR(
+    dopaque_doc,
+    "DOpaque(object, /)\n--\n\n"
+    "The wrapper of a mutable object that is no list, dict, set, bytearray or plain\n"
+    "custom object: an OrderedDict, Counter, deque, array, a subclass of a builtin, an\n"
+    "object that pickles itself in its own way. Such objects become DOpaque when they\n"
+    "are stored; DOpaque(x) wraps a copy of x that is in no store yet.\n"
+    "\n"
+    "Methods, operators and attributes are those of the real object. After each use\n"
+    "that may have changed it, its pickle is compared with what is stored, and a\n"
+    "difference is committed; in a transaction, at its end. So the cost of a change is\n"
+    "that of pickling the whole object. What is found inside (a list in a deque) may\n"
+    "be changed in the same way, until somebody else has changed the object: then\n"
+    "ReferenceError says that it must be read again.");
 
 static PyType_Slot dopaque_slots[] = {
-    {Py_tp_doc, (void *)dopaque_doc},
-    {Py_tp_new, dopaque_new},
-    {Py_tp_dealloc, dopaque_dealloc},
-    {Py_tp_traverse, dopaque_traverse},
-    {Py_tp_clear, dobject_clear},
-    {Py_tp_getattro, opaque_getattro},
-    {Py_tp_setattro, opaque_setattro},
-    {Py_tp_methods, dopaque_methods},
-    {Py_tp_members, dobject_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)dopaque_doc},  {Py_tp_new, dopaque_new},
+    {Py_tp_dealloc, dopaque_dealloc},  {Py_tp_traverse, dopaque_traverse},
+    {Py_tp_clear, dobject_clear},      {Py_tp_getattro, opaque_getattro},
+    {Py_tp_setattro, opaque_setattro}, {Py_tp_methods, dopaque_methods},
+    {Py_tp_members, dobject_members},  {0, NULL},
 };
 
 static PyType_Spec dopaque_spec = {
@@ -277,9 +281,11 @@ static PyType_Spec dopaque_spec = {
 int
 opaque_init(PyObject *module, ToscState *state)
 {
-    if (opaque_state_init(module, state) < 0 || opaque_part_init(module, state) < 0 ||
-        tosc_add_type(module, &state->DOpaque_Type, &dopaque_spec, state->DObject_Type,
-                      "DOpaque") < 0) {
+    if (opaque_state_init(module, state) < 0 || opaque_part_init(module, state) < 0
+        || tosc_add_type(module, &state->DOpaque_Type, &dopaque_spec, state->DObject_Type,
+                         "DOpaque")
+               < 0
+        || class_seal(state->DOpaque_Type) < 0 || class_seal(state->DPart_Type) < 0) {
         return -1;
     }
     return opaque_call_init(module, state);

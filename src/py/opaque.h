@@ -54,6 +54,8 @@ int session_begin(Session *s, PyObject *self, bool safe);
  * operation gave; returned as the program may have it.
  */
 PyObject *session_end(Session *s, PyObject *result);
+/* What an operation has given (stolen), as the program may have it. */
+PyObject *session_show(Session *s, PyObject *value);
 /* Ends it before any work was done; keeps the exception. */
 void session_drop(Session *s);
 
@@ -85,9 +87,36 @@ PyObject *opaque_dir(PyObject *self, PyObject *ignored);
 
 /* A method that is looked up when it is called. `self` is a DOpaque or a DPart. */
 PyObject *opaque_method_new(PyObject *self, PyObject *name);
-/* An argument as the real object may have it: parts unwrapped, what can change copied if `copy`. */
-PyObject *opaque_argument(Session *s, PyObject *value, bool operand, bool copy);
 int opaque_call_init(PyObject *module, ToscState *state);
+
+/* ---- opaque_args.c ---- */
+
+enum argument_use {
+    ARGUMENT_READ,    /* only looked at */
+    ARGUMENT_OPERAND, /* of an operator: C code insists on the builtin itself */
+    ARGUMENT_STORE,   /* a builtin method may keep it: copied if it can change */
+    ARGUMENT_UNKNOWN /* anything: containers are copied, and what was done to the copy is done
+                         to the original */
+};
+
+/* An argument as the real object may have it. */
+PyObject *opaque_argument(Session *s, PyObject *value, int use);
+
+/* The arguments of one call. */
+typedef struct Arguments {
+    PyObject *const *given;
+    PyObject **passed;
+    PyObject **before; /* what a copied container held before the call; or NULL */
+    Py_ssize_t *counts;
+    Py_ssize_t total;
+    int use;
+} Arguments;
+
+int arguments_take(Arguments *a, Session *s, PyObject *const *given, Py_ssize_t total,
+                   int use);
+/* After the call, whether it has failed or not: an exception that is set stays. -1: another one. */
+int arguments_settle(Arguments *a, Session *s);
+void arguments_free(Arguments *a);
 
 /* ---- opaque_known.c ---- */
 

@@ -6,23 +6,17 @@
  * name, and finds the method when it is called. Special methods arrive here through the
  * forwarders of dany_class.c.
  *
- * Arguments. A part of the same value is replaced by what it stands for. Wrappers are passed
- * as they are, so that a container keeps them by reference; only operators get the plain
- * builtin behind them, as C code insists on its own types. What can change and is stored by
- * a builtin method is copied, as everywhere in the tree: else the program could change it
- * later behind our back.
- *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "codec.h"
 #include "opaque.h"
 
 /* Special methods whose operands are only looked at. */
 static const char *const operators[] = {
-    "__add__", "__radd__", "__iadd__", "__sub__", "__rsub__", "__isub__", "__mul__", "__rmul__",
-    "__imul__", "__or__", "__ror__", "__ior__", "__and__", "__rand__", "__iand__", "__xor__",
-    "__rxor__", "__ixor__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__",
-    "__matmul__", "__rmatmul__", "__truediv__", "__rtruediv__", "__mod__", "__rmod__",
+    "__add__",    "__radd__",    "__iadd__",    "__sub__",      "__rsub__", "__isub__",
+    "__mul__",    "__rmul__",    "__imul__",    "__or__",       "__ror__",  "__ior__",
+    "__and__",    "__rand__",    "__iand__",    "__xor__",      "__rxor__", "__ixor__",
+    "__eq__",     "__ne__",      "__lt__",      "__le__",       "__gt__",   "__ge__",
+    "__matmul__", "__rmatmul__", "__truediv__", "__rtruediv__", "__mod__",  "__rmod__",
 };
 
 static bool
@@ -34,89 +28,6 @@ is_operator(PyObject *name)
         }
     }
     return false;
-}
-
-/* ---- arguments ---- */
-
-static PyObject *
-part_argument(Session *s, DPart *part)
-{
-    if (part->owner == s->owner && part->live == s->live) {
-        return Py_NewRef(part->inner);
-    }
-    return opaque_copy_of((PyObject *)part);
-}
-
-/* The builtin behind a wrapper that is an operand. */
-static PyObject *
-operand(PyObject *value)
-{
-    DObject *wrapper = (DObject *)value;
-    if (wrapper->kind == KIND_ANY) {
-        return Py_NewRef(value);
-    }
-    PyObject *view = dobject_view(wrapper);
-    if (view == NULL || wrapper->kind != KIND_OPAQUE) {
-        return view;
-    }
-    OpaqueState *now = opaque_state_current(wrapper->manager, (OpaqueState *)view);
-    PyObject *copy = now == NULL ? NULL : codec_loads(wrapper->manager, now->pickle, now->refs);
-    Py_XDECREF(now);
-    Py_DECREF(view);
-    return copy;
-}
-
-static PyObject *
-tuple_argument(Session *s, PyObject *tuple, bool is_operand, bool copy)
-{
-    PyObject *result = PyTuple_New(PyTuple_GET_SIZE(tuple));
-    if (result != NULL && Py_EnterRecursiveCall(" in the arguments of a stored object's method")) {
-        Py_CLEAR(result);
-    }
-    if (result == NULL) {
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; result != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
-        PyObject *item = opaque_argument(s, PyTuple_GET_ITEM(tuple, i), is_operand, copy);
-        if (item == NULL) {
-            Py_CLEAR(result);
-        } else {
-            PyTuple_SET_ITEM(result, i, item);
-        }
-    }
-    Py_LeaveRecursiveCall();
-    return result;
-}
-
-PyObject *
-opaque_argument(Session *s, PyObject *value, bool is_operand, bool copy)
-{
-    if (value == (PyObject *)s->owner) {
-        return Py_NewRef(s->live);
-    }
-    if (PyObject_TypeCheck(value, tosc_state->DPart_Type)) {
-        return part_argument(s, (DPart *)value);
-    }
-    int kind = value_classify(value);
-    PyErr_Clear();
-    if (kind < 0 || kind == VALUE_LEAF) {
-        return Py_NewRef(value);
-    }
-    if (kind == VALUE_WRAPPER) {
-        return is_operand ? operand(value) : Py_NewRef(value);
-    }
-    if (PyTuple_CheckExact(value)) {
-        return tuple_argument(s, value, is_operand, copy);
-    }
-    if (!copy) {
-        return Py_NewRef(value);
-    }
-    PyObject *copied = opaque_deep_copy(value);
-    if (copied == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyErr_Clear(); /* an iterator, say: it is used up, not kept */
-        copied = Py_NewRef(value);
-    }
-    return copied;
 }
 
 /* ---- calling ---- */
@@ -131,7 +42,8 @@ find_method(PyObject *target, PyObject *name, bool special)
     PyObject *method = value_type_lookup(type, name);
     if (method == NULL) {
         if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "'%.200s' object has no method %U", type->tp_name, name);
+            PyErr_Format(PyExc_TypeError, "'%.200s' object has no method %U",
+                         type->tp_name, name);
         }
         return NULL;
     }
@@ -145,61 +57,58 @@ find_method(PyObject *target, PyObject *name, bool special)
     return bound;
 }
 
-/* May the object hold on to an argument that the program has as well? */
-static void
-note_captured(Session *s, PyObject *const *args, PyObject **stack, const Py_ssize_t *counts,
-              Py_ssize_t total)
+static int
+use_of_arguments(PyTypeObject *type, PyObject *name, bool special, bool safe)
 {
-    for (Py_ssize_t i = 0; i < total; i++) {
-        if (stack[i] != args[i] || Py_REFCNT(stack[i]) <= counts[i]) {
-            continue;
-        }
-        int kind = value_classify(stack[i]);
-        PyErr_Clear();
-        s->captured |= kind != VALUE_LEAF && kind != VALUE_WRAPPER && kind >= 0;
+    if (special && is_operator(name)) {
+        return ARGUMENT_OPERAND;
     }
+    if (safe) {
+        return ARGUMENT_READ;
+    }
+    return opaque_is_builtin_method(type, name) ? ARGUMENT_STORE : ARGUMENT_UNKNOWN;
 }
 
 static PyObject *
-call_target(Session *s, PyObject *name, PyObject *const *args, Py_ssize_t total, Py_ssize_t nargs,
+call_target(Session *s, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
             PyObject *kwnames, bool special, bool safe)
 {
-    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
-    Py_ssize_t *counts = PyMem_New(Py_ssize_t, (size_t)total + 1);
+    Arguments a;
+    Py_ssize_t total = nargs + (kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0);
+    int use = use_of_arguments(Py_TYPE(s->target), name, special, safe);
+    if (arguments_take(&a, s, args, total, use) < 0) {
+        return NULL;
+    }
+    PyObject *method = find_method(s->target, name, special);
     PyObject *result = NULL;
-    PyObject *method = NULL;
-    Py_ssize_t ready = 0;
-    bool is_operand = special && is_operator(name);
-    bool copy = !safe && !is_operand && opaque_is_builtin_method(Py_TYPE(s->target), name);
-    if (stack == NULL || counts == NULL) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (; ready < total; ready++) {
-        stack[ready] = opaque_argument(s, args[ready], is_operand, copy);
-        if (stack[ready] == NULL) {
-            goto done;
-        }
-        counts[ready] = Py_REFCNT(stack[ready]);
-    }
-    method = find_method(s->target, name, special);
     if (method != NULL) {
-        result = PyObject_Vectorcall(method, stack, (size_t)nargs, kwnames);
-        note_captured(s, args, stack, counts, total);
+        result = PyObject_Vectorcall(method, a.passed, (size_t)nargs, kwnames);
+        Py_DECREF(method);
+        if (arguments_settle(&a, s) < 0) {
+            Py_CLEAR(result);
+        }
     }
-done:
-    Py_XDECREF(method);
-    while (ready > 0) {
-        Py_DECREF(stack[--ready]);
-    }
-    PyMem_Free(stack);
-    PyMem_Free(counts);
+    arguments_free(&a);
     return result;
 }
 
+/* x.copy() of a collection gives a plain one, as all copies are. `result` is stolen. */
 static PyObject *
-call(PyObject *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-     bool special)
+plain_copy(Session *s, PyObject *result)
+{
+    int kind = value_classify(result);
+    PyErr_Clear();
+    if (kind != VALUE_OPAQUE || Py_REFCNT(result) > 1) {
+        return session_show(s, result);
+    }
+    PyObject *copy = opaque_deep_copy(result);
+    Py_DECREF(result);
+    return copy;
+}
+
+static PyObject *
+call(PyObject *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
+     PyObject *kwnames, bool special)
 {
     Session s;
     PyObject *cls = opaque_class_of(self);
@@ -211,13 +120,18 @@ call(PyObject *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs, Py
     if (session_begin(&s, self, safe) < 0) {
         return NULL;
     }
-    Py_ssize_t total = nargs + (kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0);
-    return session_end(&s, call_target(&s, name, args, total, nargs, kwnames, special, safe));
+    PyObject *result = call_target(&s, name, args, nargs, kwnames, special, safe);
+    if (result != NULL && safe && PyUnicode_CompareWithASCIIString(name, "copy") == 0) {
+        PyObject *copy = plain_copy(&s, result);
+        session_drop(&s);
+        return copy;
+    }
+    return session_end(&s, result);
 }
 
 PyObject *
-opaque_call_special(PyObject *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
-                    PyObject *kwnames)
+opaque_call_special(PyObject *self, PyObject *name, PyObject *const *args,
+                    Py_ssize_t nargs, PyObject *kwnames)
 {
     return call(self, name, args, nargs, kwnames, true);
 }
@@ -237,11 +151,8 @@ static PyObject *
 method_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     OpaqueMethod *method = (OpaqueMethod *)op;
-    if (PyUnicode_CompareWithASCIIString(method->name, "copy") == 0 &&
-        PyVectorcall_NARGS(nargsf) == 0 && kwnames == NULL) {
-        return opaque_copy_of(method->self);
-    }
-    return call(method->self, method->name, args, PyVectorcall_NARGS(nargsf), kwnames, false);
+    return call(method->self, method->name, args, PyVectorcall_NARGS(nargsf), kwnames,
+                false);
 }
 
 PyObject *
@@ -291,7 +202,8 @@ method_richcompare(PyObject *a, PyObject *b, int op)
     }
     OpaqueMethod *left = (OpaqueMethod *)a;
     OpaqueMethod *right = (OpaqueMethod *)b;
-    bool equal = left->self == right->self && PyUnicode_Compare(left->name, right->name) == 0;
+    bool equal =
+        left->self == right->self && PyUnicode_Compare(left->name, right->name) == 0;
     return PyBool_FromLong(equal == (op == Py_EQ));
 }
 
@@ -315,8 +227,10 @@ method_doc(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyMemberDef method_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(OpaqueMethod, vectorcall), READONLY, NULL},
-    {"__self__", T_OBJECT, offsetof(OpaqueMethod, self), READONLY, "What the method is of."},
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(OpaqueMethod, vectorcall), READONLY,
+     NULL},
+    {"__self__", T_OBJECT, offsetof(OpaqueMethod, self), READONLY,
+     "What the method is of."},
     {"__name__", T_OBJECT, offsetof(OpaqueMethod, name), READONLY, "The method's name."},
     {NULL, 0, 0, 0, NULL},
 };
@@ -341,8 +255,8 @@ static PyType_Slot method_slots[] = {
 static PyType_Spec method_spec = {
     .name = "tosc.OpaqueMethod",
     .basicsize = sizeof(OpaqueMethod),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = method_slots,
 };
 
@@ -354,7 +268,8 @@ opaque_call_init(PyObject *module, ToscState *state)
         return -1;
     }
     method_type = (PyTypeObject *)type;
-    int result = PyDict_SetItemString(state->DOpaque_Type->tp_dict, "__method_type__", type);
+    int result =
+        PyDict_SetItemString(state->DOpaque_Type->tp_dict, "__method_type__", type);
     Py_DECREF(type);
     return result;
 }

@@ -13,28 +13,39 @@
 #include <string.h>
 
 static const char *const read_any[] = {
-    "__len__", "__contains__", "__iter__", "__reversed__", "__eq__", "__ne__", "__lt__",
-    "__le__", "__gt__", "__ge__", "__repr__", "__add__", "__mul__", "__rmul__", "__or__",
-    "__ror__", "__and__", "__rand__", "__sub__", "__rsub__", "__xor__", "__rxor__",
-    "__getitem__", "__copy__", "__sizeof__", "__str__", "__format__", "__hash__", "copy", "count",
-    "index", "get", "keys", "values", "items", "difference", "intersection", "union",
-    "symmetric_difference", "issubset", "issuperset", "isdisjoint", "tolist", "tobytes",
-    "buffer_info", NULL,
+    "__len__",      "__contains__", "__iter__",
+    "__reversed__", "__eq__",       "__ne__",
+    "__lt__",       "__le__",       "__gt__",
+    "__ge__",       "__repr__",     "__add__",
+    "__mul__",      "__rmul__",     "__or__",
+    "__ror__",      "__and__",      "__rand__",
+    "__sub__",      "__rsub__",     "__xor__",
+    "__rxor__",     "__getitem__",  "__copy__",
+    "__sizeof__",   "__str__",      "__format__",
+    "__hash__",     "copy",         "count",
+    "index",        "get",          "keys",
+    "values",       "items",        "difference",
+    "intersection", "union",        "symmetric_difference",
+    "issubset",     "issuperset",   "isdisjoint",
+    "tolist",       "tobytes",      "buffer_info",
+    NULL,
 };
 
 /* Counter's own methods, written in Python: safe on an exact Counter only. */
 static const char *const read_counter[] = {
-    "most_common", "elements", "total", "copy", "__missing__", "__add__", "__sub__", "__or__",
-    "__and__", "__eq__", "__ne__", "__le__", "__lt__", "__ge__", "__gt__", "__pos__", "__neg__",
-    "__repr__", "__getitem__", NULL,
+    "most_common", "elements", "total",   "copy",     "__missing__", "__add__", "__sub__",
+    "__or__",      "__and__",  "__eq__",  "__ne__",   "__le__",      "__lt__",  "__ge__",
+    "__gt__",      "__pos__",  "__neg__", "__repr__", "__getitem__", NULL,
 };
 
 static const struct {
     const char *module;
     const char *name;
 } known_types[] = {
-    {"collections", "OrderedDict"}, {"collections", "deque"},
-    {"collections", "defaultdict"}, {"array", "array"},
+    {"collections", "OrderedDict"},
+    {"collections", "deque"},
+    {"collections", "defaultdict"},
+    {"array", "array"},
 };
 
 static bool
@@ -57,17 +68,17 @@ is_builtin_reader(PyTypeObject *type)
     }
     const char *name = strrchr(type->tp_name, '.');
     name = name == NULL ? type->tp_name : name + 1;
-    return strstr(name, "iterator") != NULL || strncmp(name, "dict_", 5) == 0 ||
-           strncmp(name, "odict_", 6) == 0;
+    return strstr(name, "iterator") != NULL || strncmp(name, "dict_", 5) == 0
+           || strncmp(name, "odict_", 6) == 0;
 }
 
 /* Is the class one whose own C methods we know? */
 static bool
 is_known_type(PyTypeObject *type)
 {
-    if (type == &PyList_Type || type == &PyDict_Type || type == &PySet_Type ||
-        type == &PyByteArray_Type || type == &PyTuple_Type || type == &PyFrozenSet_Type ||
-        type == &PyBaseObject_Type) {
+    if (type == &PyList_Type || type == &PyDict_Type || type == &PySet_Type
+        || type == &PyByteArray_Type || type == &PyTuple_Type || type == &PyFrozenSet_Type
+        || type == &PyBaseObject_Type) {
         return true;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(known_types); i++) {
@@ -82,8 +93,8 @@ is_known_type(PyTypeObject *type)
 static bool
 may_miss(PyTypeObject *type, PyObject *name)
 {
-    if (PyUnicode_CompareWithASCIIString(name, "__getitem__") != 0 ||
-        !PyType_HasFeature(type, Py_TPFLAGS_DICT_SUBCLASS)) {
+    if (PyUnicode_CompareWithASCIIString(name, "__getitem__") != 0
+        || !PyType_HasFeature(type, Py_TPFLAGS_DICT_SUBCLASS)) {
         return false;
     }
     PyObject *missing = PyUnicode_InternFromString("__missing__");
@@ -92,13 +103,24 @@ may_miss(PyTypeObject *type, PyObject *name)
     return found;
 }
 
-bool
-opaque_is_safe(PyTypeObject *type, PyObject *name)
+/* Verdicts, kept like look-ups (classify.h). */
+#define SAFE_SLOTS 256
+
+static struct {
+    unsigned int version;
+    PyObject *name;
+    Py_hash_t hash;
+    bool safe;
+} verdicts[SAFE_SLOTS];
+
+static bool
+judge(PyTypeObject *type, PyObject *name)
 {
     if (is_builtin_reader(type)) {
         return true;
     }
-    if (is_listed(read_counter, name) && value_is_loaded_type(type, "collections", "Counter")) {
+    if (is_listed(read_counter, name)
+        && value_is_loaded_type(type, "collections", "Counter")) {
         return true;
     }
     PyObject *descriptor = value_type_lookup(type, name);
@@ -115,16 +137,35 @@ opaque_is_safe(PyTypeObject *type, PyObject *name)
 }
 
 bool
+opaque_is_safe(PyTypeObject *type, PyObject *name)
+{
+    unsigned int version = type->tp_version_tag;
+    Py_hash_t hash = PyObject_Hash(name);
+    size_t slot = (version * 31 ^ ((uintptr_t)name >> 4)) % SAFE_SLOTS;
+    if (version != 0 && verdicts[slot].version == version && verdicts[slot].name == name
+        && verdicts[slot].hash == hash) {
+        return verdicts[slot].safe;
+    }
+    bool safe = judge(type, name);
+    verdicts[slot].version = version;
+    verdicts[slot].name = name;
+    verdicts[slot].hash = hash;
+    verdicts[slot].safe = safe;
+    return safe;
+}
+
+bool
 opaque_is_builtin_method(PyTypeObject *type, PyObject *name)
 {
     PyObject *descriptor = value_type_lookup(type, name);
-    return descriptor != NULL &&
-           (Py_IS_TYPE(descriptor, &PyMethodDescr_Type) || Py_IS_TYPE(descriptor, &PyWrapperDescr_Type));
+    return descriptor != NULL
+           && (Py_IS_TYPE(descriptor, &PyMethodDescr_Type)
+               || Py_IS_TYPE(descriptor, &PyWrapperDescr_Type));
 }
 
 bool
 opaque_is_collection(PyTypeObject *type)
 {
-    return value_is_loaded_type(type, "collections", "Counter") ||
-           (is_known_type(type) && type != &PyBaseObject_Type);
+    return value_is_loaded_type(type, "collections", "Counter")
+           || (is_known_type(type) && type != &PyBaseObject_Type);
 }

@@ -13,7 +13,8 @@
 PyObject *
 part_new(DAnyObject *owner, PyObject *inner, PyObject *live)
 {
-    PyTypeObject *type = class_wrapper_type(tosc_state->DPart_Type, (PyObject *)Py_TYPE(inner));
+    PyTypeObject *type =
+        class_wrapper_type(tosc_state->DPart_Type, (PyObject *)Py_TYPE(inner));
     DPart *self = type == NULL ? NULL : (DPart *)type->tp_alloc(type, 0);
     Py_XDECREF(type);
     if (self != NULL) {
@@ -69,8 +70,8 @@ static PyObject *
 part_reduce_ex(PyObject *self, PyObject *protocol)
 {
     opaque_parts_pickled++;
-    return PyObject_CallMethodObjArgs(((DPart *)self)->inner, tosc_state->str_reduce_ex, protocol,
-                                      NULL);
+    return PyObject_CallMethodObjArgs(((DPart *)self)->inner, tosc_state->str_reduce_ex,
+                                      protocol, NULL);
 }
 
 static PyMethodDef part_methods[] = {
@@ -129,8 +130,8 @@ static PyType_Slot part_slots[] = {
 static PyType_Spec part_spec = {
     .name = "tosc.DPart",
     .basicsize = sizeof(DPart),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = part_slots,
 };
 

@@ -46,9 +46,44 @@ check_part(Session *s)
     if (s->part == NULL || s->state->live == ((DPart *)s->part)->live) {
         return 0;
     }
-    PyErr_Format(PyExc_ReferenceError, "this part of a %.200s is out of date: read it again",
+    PyErr_Format(PyExc_ReferenceError,
+                 "this part of a %.200s is out of date: read it again",
                  Py_TYPE(s->owner)->tp_name);
     return -1;
+}
+
+static int
+raise_taken(Session *s)
+{
+    PyErr_Format(
+        tosc_state->TransactionError,
+        "the %.200s was used while it was being pickled; this change was not made",
+        Py_TYPE(s->owner)->tp_name);
+    return -1;
+}
+
+/* Pickling has run code of the object's class: is everything still as it was? */
+static int
+check_view(Session *s)
+{
+    OpaqueState *now = view_of(s->owner);
+    bool same = now == s->state;
+    Py_XDECREF(now);
+    return same ? 0 : PyErr_Occurred() ? -1 : raise_taken(s);
+}
+
+static int
+make_private(Session *s)
+{
+    DObject *owner = &s->owner->base;
+    OpaqueState *copy = opaque_state_private(owner->manager, s->state);
+    if (copy == NULL || check_view(s) < 0
+        || dobject_change(owner, OP_ASSIGN, 0, 0, (PyObject *)copy, NULL) < 0) {
+        Py_XDECREF(copy);
+        return -1;
+    }
+    Py_SETREF(s->state, copy);
+    return check_part(s);
 }
 
 /* The transaction gets a copy of its own, which is worked on from now on. */
@@ -57,13 +92,7 @@ begin_nested(Session *s)
 {
     DObject *owner = &s->owner->base;
     if (!dobject_is_private(owner)) {
-        OpaqueState *copy = opaque_state_private(owner->manager, s->state);
-        if (copy == NULL || dobject_change(owner, OP_ASSIGN, 0, 0, (PyObject *)copy, NULL) < 0) {
-            Py_XDECREF(copy);
-            return -1;
-        }
-        Py_SETREF(s->state, copy);
-        if (check_part(s) < 0) {
+        if (make_private(s) < 0) {
             return -1;
         }
     } else if (opaque_state_watch(s->state) < 0) {
@@ -86,7 +115,10 @@ begin_other(Session *s)
         return -1;
     }
     s->baseline = Py_XNewRef(state->baseline);
-    if (s->mode == SESSION_LINKED && state->live == s->live) {
+    if (s->mode == SESSION_LINKED) {
+        if (state->live != s->live) { /* taken while it was being pickled */
+            return raise_taken(s);
+        }
         Py_CLEAR(state->live);
         Py_CLEAR(state->baseline);
     }
@@ -150,9 +182,10 @@ same_as(OpaqueState *now, PyObject *baseline, OpaqueState *before)
 {
     PyObject *pickle = now->pickle;
     Py_ssize_t size = PyBytes_GET_SIZE(pickle);
-    if (baseline == NULL || PyBytes_GET_SIZE(baseline) != size ||
-        memcmp(PyBytes_AS_STRING(pickle), PyBytes_AS_STRING(baseline), (size_t)size) != 0 ||
-        PyTuple_GET_SIZE(now->refs) != PyTuple_GET_SIZE(before->refs)) {
+    if (baseline == NULL || PyBytes_GET_SIZE(baseline) != size
+        || memcmp(PyBytes_AS_STRING(pickle), PyBytes_AS_STRING(baseline), (size_t)size)
+               != 0
+        || PyTuple_GET_SIZE(now->refs) != PyTuple_GET_SIZE(before->refs)) {
         return false;
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(now->refs); i++) {
@@ -194,7 +227,8 @@ end_local(Session *s)
                    : same_as(now, s->baseline, s->state)) {
         Py_DECREF(now);
     } else if (current->live != s->live) {
-        PyErr_Format(PyExc_ReferenceError, "this %.200s was replaced while it was being changed",
+        PyErr_Format(PyExc_ReferenceError,
+                     "this %.200s was replaced while it was being changed",
                      Py_TYPE(owner)->tp_name);
         Py_DECREF(now);
         result = -1;
@@ -217,10 +251,11 @@ commit(Session *s, OpaqueState *now)
     PyObject *view = write_view(&w);
     if (view != (PyObject *)s->state) {
         if (view != NULL) {
-            PyErr_Format(tosc_state->TransactionError,
-                         "the %.200s was changed by somebody else meanwhile; nothing of this "
-                         "change was kept",
-                         Py_TYPE(s->owner)->tp_name);
+            PyErr_Format(
+                tosc_state->TransactionError,
+                "the %.200s was changed by somebody else meanwhile; nothing of this "
+                "change was kept",
+                Py_TYPE(s->owner)->tp_name);
         }
         write_abort(&w);
         return -1;
@@ -266,13 +301,11 @@ store(Session *s)
 
 /* ---- what the program gets ---- */
 
-static PyObject *show(Session *s, PyObject *value);
-
 static PyObject *
 show_all(Session *s, PyObject *list)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        PyObject *shown = show(s, Py_NewRef(PyList_GET_ITEM(list, i)));
+        PyObject *shown = session_show(s, Py_NewRef(PyList_GET_ITEM(list, i)));
         if (shown == NULL || PyList_SetItem(list, i, shown) < 0) {
             return NULL;
         }
@@ -286,13 +319,15 @@ show_elements(Session *s, PyObject *value)
 {
     PyObject *items = PySequence_List(value);
     PyObject *result = NULL;
-    if (items != NULL && Py_EnterRecursiveCall(" in the result of a stored object's method") == 0) {
+    if (items != NULL
+        && Py_EnterRecursiveCall(" in the result of a stored object's method") == 0) {
         if (show_all(s, items) != NULL) {
             if (PyTuple_CheckExact(value)) {
                 result = PyList_AsTuple(items);
             } else if (PyTuple_Check(value)) {
                 PyObject *args = PyTuple_Pack(1, items);
-                result = args == NULL ? NULL : PyTuple_Type.tp_new(Py_TYPE(value), args, NULL);
+                result =
+                    args == NULL ? NULL : PyTuple_Type.tp_new(Py_TYPE(value), args, NULL);
                 Py_XDECREF(args);
             } else if (PySet_CheckExact(value)) {
                 result = PySet_New(items);
@@ -316,10 +351,11 @@ show_dict(Session *s, PyObject *dict)
     PyObject *value;
     Py_ssize_t position = 0;
     PyObject *result = PyDict_New();
-    if (result != NULL && Py_EnterRecursiveCall(" in the result of a stored object's method") == 0) {
+    if (result != NULL
+        && Py_EnterRecursiveCall(" in the result of a stored object's method") == 0) {
         while (result != NULL && PyDict_Next(dict, &position, &key, &value)) {
-            PyObject *shown = show(s, Py_NewRef(value));
-            PyObject *shown_key = shown == NULL ? NULL : show(s, Py_NewRef(key));
+            PyObject *shown = session_show(s, Py_NewRef(value));
+            PyObject *shown_key = shown == NULL ? NULL : session_show(s, Py_NewRef(key));
             if (shown_key == NULL || PyDict_SetItem(result, shown_key, shown) < 0) {
                 Py_CLEAR(result);
             }
@@ -355,16 +391,16 @@ holds_leaves(PyObject *value)
 }
 
 /*
- * What an operation has given, as the program may have it (`value` is stolen). What cannot
- * change and wrappers are given as they are; a container that nobody else refers to is new,
- * and is given as it is but for its elements; anything else may be inner state, and is given
- * as a part.
+ * What cannot change and wrappers are given as they are; a container that nobody else refers
+ * to is new, and is given as it is but for its elements; anything else may be inner state,
+ * and is given as a part.
  */
-static PyObject *
-show(Session *s, PyObject *value)
+PyObject *
+session_show(Session *s, PyObject *value)
 {
     if (value == s->target || value == s->live) {
-        PyObject *self = value == s->live || s->part == NULL ? (PyObject *)s->owner : s->part;
+        PyObject *self =
+            value == s->live || s->part == NULL ? (PyObject *)s->owner : s->part;
         Py_DECREF(value);
         return Py_NewRef(self);
     }
@@ -426,7 +462,7 @@ session_end(Session *s, PyObject *result)
     } else if (result == NULL) {
         PyErr_Restore(type, value, traceback);
     } else {
-        result = show(s, result);
+        result = session_show(s, result);
     }
     release(s);
     return result;

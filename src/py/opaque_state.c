@@ -41,8 +41,10 @@ opaque_state_from(PyObject *pickle, PyObject *refs)
 static void
 explain(PyObject *object)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError) ||
-        PyErr_ExceptionMatches(PyExc_ReferenceError) || PyErr_ExceptionMatches(PyExc_OSError)) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)
+        || PyErr_ExceptionMatches(PyExc_MemoryError)
+        || PyErr_ExceptionMatches(PyExc_ReferenceError)
+        || PyErr_ExceptionMatches(PyExc_OSError)) {
         return;
     }
     PyObject *type, *value, *traceback;
@@ -158,7 +160,8 @@ opaque_adopt(Manager *manager, PyObject *value)
         Py_XDECREF(state);
         return NULL;
     }
-    DObject *wrapper = dobject_new(tosc_state->DOpaque_Type, KIND_OPAQUE, (PyObject *)state);
+    DObject *wrapper =
+        dobject_new(tosc_state->DOpaque_Type, KIND_OPAQUE, (PyObject *)state);
     if (wrapper != NULL && opaque_set_class(wrapper, (PyObject *)Py_TYPE(live)) < 0) {
         Py_CLEAR(wrapper);
     }
@@ -171,6 +174,22 @@ opaque_adopt(Manager *manager, PyObject *value)
 
 /* ---- the live object ---- */
 
+/*
+ * Gives an object its __dict__ now: looking for an attribute would, and an exception, say, is
+ * pickled with an empty dict but without one that was never made.
+ */
+static void
+touch_dict(PyObject *live)
+{
+    if (class_has_dict(Py_TYPE(live))) {
+        PyObject *dict = PyObject_GenericGetDict(live, NULL);
+        if (dict == NULL) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(dict);
+    }
+}
+
 PyObject *
 opaque_state_live(Manager *manager, OpaqueState *state)
 {
@@ -179,6 +198,7 @@ opaque_state_live(Manager *manager, OpaqueState *state)
         if (live == NULL) {
             return NULL;
         }
+        touch_dict(live);
         if (state->live == NULL) { /* nobody else made one while ours was loaded */
             state->live = live;
             Py_CLEAR(state->baseline);
@@ -224,15 +244,17 @@ same_refs(PyObject *a, PyObject *b)
 static bool
 same_bytes(PyObject *a, PyObject *b)
 {
-    return a != NULL && b != NULL && PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
-           memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)) == 0;
+    return a != NULL && b != NULL && PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b)
+           && memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b),
+                     (size_t)PyBytes_GET_SIZE(a))
+                  == 0;
 }
 
 bool
 opaque_state_same(OpaqueState *a, OpaqueState *b)
 {
-    return same_refs(a->refs, b->refs) &&
-           (same_bytes(a->pickle, b->pickle) || same_bytes(a->pickle, b->baseline));
+    return same_refs(a->refs, b->refs)
+           && (same_bytes(a->pickle, b->pickle) || same_bytes(a->pickle, b->baseline));
 }
 
 /* Gives a state a live object whose pickle is its own. */
@@ -262,25 +284,56 @@ opaque_state_current(Manager *manager, OpaqueState *state)
     return now;
 }
 
+/*
+ * Brings the pickle of a state that a transaction has worked on up to date, in place: nobody
+ * but the transaction has it. Its live object is then as the pickle says, or is dropped.
+ */
+static int
+catch_up(Manager *manager, OpaqueState *state)
+{
+    if (!state->worked || state->live == NULL) {
+        return 0;
+    }
+    bool keep;
+    PyObject *live = Py_NewRef(state->live);
+    OpaqueState *now = opaque_state_dump(manager, live, &keep);
+    if (now != NULL && state->live == live) {
+        if (!same_refs(now->refs, state->refs)
+            || !same_bytes(now->pickle, state->baseline)) {
+            Py_XSETREF(state->pickle, Py_NewRef(now->pickle));
+            Py_XSETREF(state->refs, Py_NewRef(now->refs));
+            Py_CLEAR(state->origin);
+        }
+        Py_XSETREF(state->baseline, Py_NewRef(now->pickle));
+        if (!keep) {
+            Py_CLEAR(state->live);
+            Py_CLEAR(state->baseline);
+        }
+        state->worked = false;
+    }
+    Py_XDECREF(now);
+    Py_DECREF(live);
+    return now == NULL ? -1 : 0;
+}
+
 OpaqueState *
 opaque_state_private(Manager *manager, OpaqueState *state)
 {
-    OpaqueState *now = opaque_state_current(manager, state);
-    OpaqueState *copy = now == NULL ? NULL : state_alloc(now->pickle, now->refs);
-    if (copy == NULL) {
-        Py_XDECREF(now);
+    if (catch_up(manager, state) < 0) {
         return NULL;
     }
-    if (now == state) { /* nothing was changed up to here */
-        copy->origin = Py_NewRef(state->origin != NULL ? state->origin : (PyObject *)state);
+    OpaqueState *copy = state_alloc(state->pickle, state->refs);
+    if (copy == NULL) {
+        return NULL;
     }
-    if (!state->worked) {
-        copy->live = state->live;
-        copy->baseline = state->baseline;
-        state->live = NULL;
-        state->baseline = NULL;
-    }
-    Py_DECREF(now);
+    /* A worked copy has lost its origin if it was changed. */
+    bool committed = state->origin == NULL && !state->derived;
+    copy->origin = Py_XNewRef(committed ? (PyObject *)state : state->origin);
+    copy->derived = true;
+    copy->live = state->live;
+    copy->baseline = state->baseline;
+    state->live = NULL;
+    state->baseline = NULL;
     PyObject *live = opaque_state_live(manager, copy);
     if (live == NULL || opaque_state_watch(copy) < 0) {
         Py_CLEAR(copy);
@@ -298,8 +351,8 @@ find_copy(DObject *self, PyObject *live)
     for (Change *change = self->changes; change != NULL; change = change->other) {
         for (Change *below = change; below != NULL; below = below->below) {
             PyObject *full = below->full;
-            if (full != NULL && Py_IS_TYPE(full, tosc_state->OpaqueState_Type) &&
-                ((OpaqueState *)full)->live == live) {
+            if (full != NULL && Py_IS_TYPE(full, tosc_state->OpaqueState_Type)
+                && ((OpaqueState *)full)->live == live) {
                 return (OpaqueState *)full;
             }
         }
@@ -342,7 +395,8 @@ opaque_settle(DObject *self, PyObject *before, PyObject *live)
     PyObject *result = (PyObject *)now;
     if (now != NULL) {
         bool unchanged = copy != NULL && copy->origin == before
-                             ? same_bytes(now->pickle, copy->baseline) && same_refs(now->refs, copy->refs)
+                             ? same_bytes(now->pickle, copy->baseline)
+                                   && same_refs(now->refs, copy->refs)
                              : opaque_state_same(now, old);
         if (unchanged) {
             result = settle_unchanged(old, copy);
@@ -396,8 +450,7 @@ state_dealloc(PyObject *op)
     OpaqueState *self = (OpaqueState *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, state_dealloc)
-    Py_CLEAR(self->pickle);
+    Py_TRASHCAN_BEGIN(op, state_dealloc) Py_CLEAR(self->pickle);
     Py_CLEAR(self->refs);
     Py_CLEAR(self->live);
     Py_CLEAR(self->baseline);

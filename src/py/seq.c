@@ -1,11 +1,12 @@
 /*
  * What DList and DByteArray share.
  *
- * Two things here deserve a word. The methods of a builtin are reached through its table of
- * PyMethodDefs and called as CPython would call them, whatever calling convention this
- * version of CPython gives them: that costs no lookup, and what goes wrong with the arguments
- * is told in the builtin's own words. And a slice is first unpacked, which may run Python
- * code, and then fitted to a length, which runs none and so can be done inside a Write.
+ * Two things here deserve a word. The methods of a builtin are reached through its
+ * table of PyMethodDefs and called as CPython would call them, whatever calling
+ * convention this version of CPython gives them: that costs no lookup, and what goes
+ * wrong with the arguments is told in the builtin's own words. And a slice is first
+ * unpacked, which may run Python code, and then fitted to a length, which runs none and
+ * so can be done inside a Write.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -23,25 +24,11 @@ seq_slice_unpack(PyObject *slice, SeqSlice *ret)
 void
 seq_slice_fit(SeqSlice *slice, Py_ssize_t length)
 {
-    slice->count = PySlice_AdjustIndices(length, &slice->start, &slice->stop, slice->step);
+    slice->count =
+        PySlice_AdjustIndices(length, &slice->start, &slice->stop, slice->step);
     if ((slice->step > 0 && slice->start > slice->stop)
         || (slice->step < 0 && slice->start < slice->stop)) {
         slice->stop = slice->start;
-    }
-}
-
-void
-seq_slice_ascend(SeqSlice *slice)
-{
-    if (slice->step < 0) {
-        Py_ssize_t last = slice->start;
-        slice->start = last + slice->step * (slice->count > 0 ? slice->count - 1 : 0);
-        slice->stop = slice->count > 0 ? last + 1 : slice->start;
-        slice->step = -slice->step;
-    }
-    if (slice->count <= 1) {
-        slice->step = 1;
-        slice->stop = slice->start + slice->count;
     }
 }
 
@@ -53,8 +40,8 @@ seq_check_count(const char *name, Py_ssize_t count, Py_ssize_t min, Py_ssize_t m
     }
     Py_ssize_t limit = count < min ? min : max;
     const char *bound = min == max ? "" : count < min ? "at least " : "at most ";
-    PyErr_Format(PyExc_TypeError, "%s expected %s%zd argument%s, got %zd", name, bound, limit,
-                 limit == 1 ? "" : "s", count);
+    PyErr_Format(PyExc_TypeError, "%s expected %s%zd argument%s, got %zd", name, bound,
+                 limit, limit == 1 ? "" : "s", count);
     return -1;
 }
 
@@ -83,7 +70,8 @@ seq_clamp(Py_ssize_t index, Py_ssize_t length)
 const PyMethodDef *
 seq_method(const PyTypeObject *type, const char *name)
 {
-    for (const PyMethodDef *method = type->tp_methods; method->ml_name != NULL; method++) {
+    for (const PyMethodDef *method = type->tp_methods; method->ml_name != NULL;
+         method++) {
         if (strcmp(method->ml_name, name) == 0) {
             return method;
         }
@@ -120,7 +108,8 @@ call_with_tuple(const PyMethodDef *method, PyObject *view, PyObject *const *args
         status = PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[nargs + i]);
     }
     if (status == 0) {
-        PyCFunctionWithKeywords call = (PyCFunctionWithKeywords)(void (*)(void))method->ml_meth;
+        PyCFunctionWithKeywords call =
+            (PyCFunctionWithKeywords)(void (*)(void))method->ml_meth;
         result = call(view, tuple, kwargs);
     }
     Py_XDECREF(kwargs);
@@ -129,17 +118,20 @@ call_with_tuple(const PyMethodDef *method, PyObject *view, PyObject *const *args
 }
 
 typedef PyObject *(*fast_call)(PyObject *, PyObject *const *, Py_ssize_t);
-typedef PyObject *(*fast_call_keywords)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+typedef PyObject *(*fast_call_keywords)(PyObject *, PyObject *const *, Py_ssize_t,
+                                        PyObject *);
 
 PyObject *
-seq_call(const PyMethodDef *method, PyObject *view, PyObject *const *args, Py_ssize_t nargs,
-         PyObject *kwnames)
+seq_call(const PyMethodDef *method, PyObject *view, PyObject *const *args,
+         Py_ssize_t nargs, PyObject *kwnames)
 {
-    int convention = method->ml_flags & (METH_VARARGS | METH_KEYWORDS | METH_FASTCALL
-                                         | METH_NOARGS | METH_O);
+    int convention =
+        method->ml_flags
+        & (METH_VARARGS | METH_KEYWORDS | METH_FASTCALL | METH_NOARGS | METH_O);
     void (*function)(void) = (void (*)(void))method->ml_meth;
 
-    if (!(convention & METH_KEYWORDS) && kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
+    if (!(convention & METH_KEYWORDS) && kwnames != NULL
+        && PyTuple_GET_SIZE(kwnames) > 0) {
         PyErr_Format(PyExc_TypeError, "%s.%s() takes no keyword arguments",
                      Py_TYPE(view)->tp_name, method->ml_name);
         return NULL;
@@ -150,7 +142,8 @@ seq_call(const PyMethodDef *method, PyObject *view, PyObject *const *args, Py_ss
         if (nargs != (convention == METH_O)) {
             PyErr_Format(PyExc_TypeError, "%s.%s() takes %s (%zd given)",
                          Py_TYPE(view)->tp_name, method->ml_name,
-                         convention == METH_O ? "exactly one argument" : "no arguments", nargs);
+                         convention == METH_O ? "exactly one argument" : "no arguments",
+                         nargs);
             return NULL;
         }
         return method->ml_meth(view, convention == METH_O ? args[0] : NULL);

@@ -19,15 +19,21 @@ typedef struct SeqSlice {
 
 /* Runs Python code where the bounds are objects with __index__. */
 int seq_slice_unpack(PyObject *slice, SeqSlice *ret);
-/* Runs none. Afterwards start <= stop for a positive step: `l[5:2] = x` inserts before 5. */
+/*
+ * Runs none. Afterwards start <= stop for a positive step: `l[5:2] = x` inserts before
+ * 5.
+ */
 void seq_slice_fit(SeqSlice *slice, Py_ssize_t length);
-/* The same elements in ascending order: what deletion wants. */
-void seq_slice_ascend(SeqSlice *slice);
-
-/* May a method be called with so many positional arguments? -1: TypeError in the builtin's words. */
+/*
+ * May a method be called with so many positional arguments? -1: TypeError in the
+ * builtin's words.
+ */
 int seq_check_count(const char *name, Py_ssize_t count, Py_ssize_t min, Py_ssize_t max);
 
-/* The number that is meant by an argument such as pop()'s: OverflowError if it is too large. */
+/*
+ * The number that is meant by an argument such as pop()'s: OverflowError if it is too
+ * large.
+ */
 int seq_index(PyObject *value, Py_ssize_t *ret);
 
 /* Where insert(index, …) puts it in a sequence of this length. */
@@ -37,14 +43,21 @@ Py_ssize_t seq_clamp(Py_ssize_t index, Py_ssize_t length);
 const PyMethodDef *seq_method(const PyTypeObject *type, const char *name);
 
 /*
- * Calls a method of a builtin type on `view`, which is kept alive by the caller: errors about
- * the arguments are the builtin's own.
+ * Calls a method of a builtin type on `view`, which is kept alive by the caller: errors
+ * about the arguments are the builtin's own.
  */
 PyObject *seq_call(const PyMethodDef *method, PyObject *view, PyObject *const *args,
                    Py_ssize_t nargs, PyObject *kwnames);
 
-/* collections.abc.MutableSequence.register(type), and what else isinstance() shall say yes to. */
+/* Makes isinstance() say that it is a collections.abc.<abc>. */
 int seq_register(PyTypeObject *type, const char *abc);
+
+/* What a method that returns nothing returns: None, or NULL for a negative status. */
+static inline PyObject *
+seq_none(int status)
+{
+    return status < 0 ? NULL : Py_NewRef(Py_None);
+}
 
 /* Ends a Write with one operation. -1: exception, nothing has changed. */
 int seq_finish(Write *w, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a);
@@ -52,10 +65,16 @@ int seq_finish(Write *w, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a);
 /* write_begin and write_len in one. -1: exception, nothing to end. */
 Py_ssize_t seq_begin(Write *w, PyObject *self, int kind);
 
-/* TypeError: an object whose kind is not what its class promises (its __class__ was changed). */
+/*
+ * TypeError: an object whose kind is not what its class promises (its __class__ was
+ * changed).
+ */
 int seq_check_kind(PyObject *self, int kind);
 
-/* __sizeof__: the wrapper's own size and that of its view (a new reference, NULL: passed on). */
+/*
+ * __sizeof__: the wrapper's own size and that of its view (a new reference, NULL:
+ * passed on).
+ */
 PyObject *seq_sizeof(PyObject *self, PyObject *view_size);
 
 /* A method of a type of ours that has the signature of METH_FASTCALL. */

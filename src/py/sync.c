@@ -646,12 +646,12 @@ sync_sweep(Manager *m)
 /* ---- the exclusive lock ---- */
 
 int
-sync_lock(Manager *m, int64_t deadline_ns)
+sync_lock_as_is(Manager *m, int64_t deadline_ns)
 {
     if (sync_enter(m) < 0 || turn_take(m, deadline_ns) < 0) {
         return -1;
     }
-    int result = 0;
+    m->lent = true;
     while (m->ops->lock != NULL) {
         int status;
         Py_BEGIN_ALLOW_THREADS
@@ -661,17 +661,25 @@ sync_lock(Manager *m, int64_t deadline_ns)
             m->exclusive = true;
             break;
         }
-        if ((result = tosc_raise(status)) < 0) {
-            break;
+        if (tosc_raise(status) < 0) {
+            sync_unlock(m);
+            return -1;
         }
     }
-    if (result == 0) {
-        result = pull(m);
+    return 0;
+}
+
+int
+sync_lock(Manager *m, int64_t deadline_ns)
+{
+    if (sync_lock_as_is(m, deadline_ns) < 0) {
+        return -1;
     }
-    if (result < 0) {
+    if (pull(m) < 0) {
         sync_unlock(m);
+        return -1;
     }
-    return result;
+    return 0;
 }
 
 void
@@ -683,5 +691,6 @@ sync_unlock(Manager *m)
         m->ops->unlock(m->impl, m);
         Py_END_ALLOW_THREADS
     }
+    m->lent = false;
     turn_release(m);
 }

@@ -245,6 +245,28 @@ merge_changes(Transaction *top, int level)
     return 0;
 }
 
+/*
+ * Python code that a look-up or a change runs (an __eq__, say) must not end the block that
+ * it works in.
+ */
+static int
+check_idle(Transaction *top, int level)
+{
+    for (Change *change = top->changes; change != NULL; change = change->next) {
+        if (change->level < level) {
+            continue;
+        }
+        if (change->readers > 0 || change->writing
+            || (change->below != NULL && change->below->writing)) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "the block cannot end while one of its objects is in use: this "
+                            "code was called from inside of that");
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* ---- begin and end ---- */
 
 Transaction *
@@ -255,6 +277,7 @@ transaction_new(Manager *m)
     if (self != NULL) {
         self->manager = (Manager *) Py_NewRef((PyObject *) m);
         self->state = TX_NEW;
+        self->deadline = INT64_MAX;
     }
     return self;
 }
@@ -376,20 +399,25 @@ commit_outermost(Transaction *self)
     if (self->changes == NULL) {
         return 0;
     }
-    bool mine = turn_is_mine(m);
-    if (mine && !m->exclusive) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "a commit of this Manager is going on in this thread");
-        return -1;
+    if (turn_is_mine(m) && m->lent) {
+        self->state = TX_COMMITTING;
+        return sync_commit(m, self->changes, &self->at, self);
     }
-    if (!mine && turn_take(m, INT64_MAX) < 0) {
+    /* Only the lock can be waited for with a limit; without one its price is not paid twice. */
+    bool limited = self->deadline != INT64_MAX && m->ops->lock != NULL;
+    if ((limited ? sync_lock_as_is(m, self->deadline) : turn_take(m, self->deadline)) < 0) {
         return -1;
     }
     self->state = TX_COMMITTING;
     int result = sync_commit(m, self->changes, &self->at, self);
-    if (!mine) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (limited) {
+        sync_unlock(m);
+    } else {
         turn_release(m);
     }
+    PyErr_Restore(type, value, traceback);
     return result;
 }
 
@@ -407,7 +435,7 @@ need_open(Transaction *self)
                         "a transaction can be ended only by the thread or task that began it");
         return -1;
     }
-    return 0;
+    return check_idle(self->top, self->level);
 }
 
 int

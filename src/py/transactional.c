@@ -43,9 +43,12 @@ typedef struct Call {
 enum outcome { DONE, FAILED, CONFLICT };
 
 static enum outcome
-run(Manager *m, const Call *call, PyObject **ret)
+run(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
 {
     Transaction *tx = transaction_new(m);
+    if (tx != NULL) {
+        tx->deadline = deadline;
+    }
     if (tx == NULL || transaction_begin(tx) < 0) {
         Py_XDECREF((PyObject *) tx);
         return FAILED;
@@ -80,7 +83,7 @@ run_locked(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
     if (sync_lock(m, deadline) < 0) {
         return FAILED;
     }
-    enum outcome outcome = run(m, call, ret);
+    enum outcome outcome = run(m, call, deadline, ret);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     sync_unlock(m);
@@ -150,7 +153,8 @@ run_until_done(Transactional *self, const Call *call)
         PyObject *result = NULL;
         bool locked = tries > OPTIMISTIC_TRIES || m->recent_conflicts >= LOCK_AT_ONCE;
         enum outcome outcome =
-            locked ? run_locked(m, call, deadline, &result) : run(m, call, &result);
+            locked ? run_locked(m, call, deadline, &result)
+                                      : run(m, call, deadline, &result);
         if (outcome != CONFLICT) {
             return result;
         }
@@ -183,7 +187,7 @@ transactional_call(PyObject *op, PyObject *const *args, size_t nargsf, PyObject 
     }
     /* Part of the transaction around it, which alone can be tried again. */
     PyObject *result = NULL;
-    run(m, &call, &result);
+    run(m, &call, INT64_MAX, &result);
     return result;
 }
 

@@ -122,9 +122,7 @@ wait_failed(struct Watcher *w, int status, int failures)
     PyGILState_STATE gil = PyGILState_Ensure();
     bool end = w->manager == NULL || w->stopping;
     if (!end) {
-        if (status != TOSC_EPYTHON || PyErr_Occurred()) {
-            tosc_raise(status);
-        }
+        tosc_raise(status);
         if (PyErr_Occurred() && failures == 0) {
             report(w);
         }
@@ -181,8 +179,13 @@ watch(struct Watcher *w)
 static void *
 watcher_main(void *arg)
 {
-    struct Watcher *w = arg;
-    watch(w);
+    /* One thread state for all its life, so that a backend in Python sees one thread. */
+    PyGILState_STATE gil = PyGILState_Ensure();
+    Py_BEGIN_ALLOW_THREADS
+    watch(arg);
+    Py_END_ALLOW_THREADS
+    watcher_unref(arg);
+    PyGILState_Release(gil);
     return NULL;
 }
 
@@ -245,10 +248,11 @@ watcher_moved(Manager *m)
 
 /*
  * Waits for the thread, but not for ever: a wait in a backend that is written in Python may
- * not notice that it should end. Such a thread is left behind; it finds no Manager when it wakes.
+ * not notice that it should end. Such a thread is left behind; it finds no Manager when it
+ * wakes, and drops its reference to what it shared with it.
  */
 static void
-join(pthread_t thread, bool *ret_joined)
+join(pthread_t thread)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -257,8 +261,7 @@ join(pthread_t thread, bool *ret_joined)
         until.tv_nsec -= 1000000000;
         until.tv_sec++;
     }
-    *ret_joined = pthread_timedjoin_np(thread, NULL, &until) == 0;
-    if (!*ret_joined) {
+    if (pthread_timedjoin_np(thread, NULL, &until) != 0) {
         pthread_detach(thread);
     }
 }
@@ -274,20 +277,21 @@ watcher_stop(Manager *m)
     w->manager = NULL;
     w->stopping = true;
     tosc_event_set(w->stop);
-    bool joined = true;
-    if (!pthread_equal(w->thread, pthread_self())) {
-        Py_BEGIN_ALLOW_THREADS
-        join(w->thread, &joined);
-        if (w->has_compactor && !pthread_equal(w->compactor, pthread_self())) {
-            pthread_join(w->compactor, NULL);
-        }
-        Py_END_ALLOW_THREADS
-        if (joined) {
-            w->refs--;
-        }
-    } else {
-        /* The last reference to the Manager went in the watcher itself. */
-        pthread_detach(w->thread);
+    bool inside = pthread_equal(w->thread, pthread_self());
+    bool compacting = w->has_compactor && !pthread_equal(w->compactor, pthread_self());
+    if (inside) {
+        pthread_detach(w->thread); /* the last reference to the Manager went in the watcher */
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (!inside) {
+        join(w->thread);
+    }
+    if (compacting) {
+        pthread_join(w->compactor, NULL);
+    }
+    Py_END_ALLOW_THREADS
+    if (w->has_compactor && !compacting) {
+        pthread_detach(w->compactor);
     }
     watcher_unref(w);
 }

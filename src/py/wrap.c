@@ -64,7 +64,8 @@ claim(Manager *m, DObject *root)
         if (result == 0 && (PyTuple_Check(value) || PyFrozenSet_Check(value))) {
             inside = PySequence_List(value);
             result = inside == NULL ? -1 : 0;
-        } else if (result == 0 && dobject_check(value) && ((DObject *)value)->manager == NULL) {
+        } else if (result == 0 && dobject_check(value)
+                   && ((DObject *)value)->manager == NULL) {
             DObject *wrapper = (DObject *)value;
             PyObject *state = Py_NewRef(wrapper->state);
             wrapper->manager = (Manager *)Py_NewRef((PyObject *)m);
@@ -78,7 +79,8 @@ claim(Manager *m, DObject *root)
             Py_DECREF(state);
             result = inside == NULL && wrapper->kind != KIND_BYTES ? -1 : 0;
         }
-        for (Py_ssize_t i = 0; result == 0 && inside != NULL && i < PyList_GET_SIZE(inside); i++) {
+        for (Py_ssize_t i = 0;
+             result == 0 && inside != NULL && i < PyList_GET_SIZE(inside); i++) {
             PyObject *item = PyList_GET_ITEM(inside, i);
             if (PyTuple_Check(item) || PyFrozenSet_Check(item) || dobject_check(item)) {
                 result = PyList_Append(pending, item);
@@ -123,14 +125,17 @@ static int
 adopt_custom(Engine *e, PyObject *value)
 {
     if (e->manager != NULL) {
-        PyObject *name = PyObject_GetAttr((PyObject *)Py_TYPE(value), tosc_state->str_qualname);
-        bool local = name != NULL && PyUnicode_Check(name) &&
-                     PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
+        PyObject *name =
+            PyObject_GetAttr((PyObject *)Py_TYPE(value), tosc_state->str_qualname);
+        bool local =
+            name != NULL && PyUnicode_Check(name)
+            && PyUnicode_FindChar(name, '<', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
         if (local) {
-            PyErr_Format(PyExc_TypeError,
-                         "%U objects cannot be stored: the class is local to a function, so "
-                         "nobody else could find it",
-                         name);
+            PyErr_Format(
+                PyExc_TypeError,
+                "%U objects cannot be stored: the class is local to a function, so "
+                "nobody else could find it",
+                name);
         }
         Py_XDECREF(name);
         if (name == NULL || local) {
@@ -164,9 +169,10 @@ engine_adopt(Engine *e, PyObject *value, int kind, PyObject **ret)
     switch (kind) {
     case VALUE_LIST:
         return engine_open(e, value, new_wrapper(e, KIND_LIST),
-                              PyList_GetSlice(value, 0, PyList_GET_SIZE(value)), false);
+                           PyList_GetSlice(value, 0, PyList_GET_SIZE(value)), false);
     case VALUE_DICT:
-        return engine_open(e, value, new_wrapper(e, KIND_DICT), PyDict_Copy(value), false);
+        return engine_open(e, value, new_wrapper(e, KIND_DICT), PyDict_Copy(value),
+                           false);
     case VALUE_SET:
         return engine_open(e, value, new_wrapper(e, KIND_SET), PySet_New(value), false);
     case VALUE_BYTES:
@@ -203,7 +209,9 @@ describe_step(Frame *frame)
         if (at % 2 == 0) {
             return PyUnicode_FromFormat("{%.100s key}", Py_TYPE(key)->tp_name);
         }
-        return PyUnicode_FromFormat("[%.100s]", Py_TYPE(key)->tp_name);
+        bool plain = PyTuple_CheckExact(key) && engine_all_leaves(key);
+        return plain ? PyUnicode_FromFormat("[%R]", key)
+                     : PyUnicode_FromFormat("[%.100s]", Py_TYPE(key)->tp_name);
     }
     if (frame->kind == FRAME_SET || frame->kind == FRAME_FROZENSET) {
         return PyUnicode_FromString("{element}");

@@ -11,17 +11,17 @@
 
 /* What a value is to the tree. */
 enum value_class {
-    VALUE_LEAF,    /* cannot change (as far as its type says); stored by value */
-    VALUE_TUPLE,   /* exact tuple or named tuple: leaf if all its elements are */
-    VALUE_LIST,    /* exact list */
-    VALUE_DICT,    /* exact dict */
-    VALUE_SET,     /* exact set */
-    VALUE_BYTES,   /* exact bytearray */
+    VALUE_LEAF,      /* cannot change (as far as its type says); stored by value */
+    VALUE_TUPLE,     /* exact tuple or named tuple: leaf if all its elements are */
+    VALUE_LIST,      /* exact list */
+    VALUE_DICT,      /* exact dict */
+    VALUE_SET,       /* exact set */
+    VALUE_BYTES,     /* exact bytearray */
     VALUE_FROZENSET, /* exact frozenset: leaf if all its elements are */
-    VALUE_WRAPPER, /* a wrapper already */
-    VALUE_ANY,     /* custom object whose attributes we can keep ourselves (dany.c) */
-    VALUE_OPAQUE,  /* mutable and none of these: compared at commit (opaque.c) */
-    VALUE_COPY     /* looks into a wrapper (vars(x), a part of an opaque): stored as a plain copy */
+    VALUE_WRAPPER,   /* a wrapper already */
+    VALUE_ANY,       /* custom object whose attributes we can keep ourselves (dany.c) */
+    VALUE_OPAQUE,    /* mutable and none of these: compared at commit (opaque.c) */
+    VALUE_COPY /* looks into a wrapper (vars(x), a part of an opaque): stored as a plain copy */
 };
 
 /* wrap.c. -1 with TypeError for what can be neither kept nor compared (a lock, a file, …). */
@@ -54,12 +54,14 @@ int dany_fill(PyObject *plain, PyObject *attributes);
  */
 typedef struct OpaqueState {
     PyObject_HEAD
-    PyObject *pickle;   /* bytes */
-    PyObject *refs;     /* tuple of wrappers */
-    PyObject *live;     /* the object, or NULL */
-    PyObject *baseline; /* the pickle of `live` before anybody worked on it; NULL: not known */
-    PyObject *origin;   /* the state whose object this one's copy was, unchanged; or NULL */
-    bool worked;        /* a transaction works on `live`: the pickle may be older */
+    PyObject *pickle; /* bytes */
+    PyObject *refs;   /* tuple of wrappers */
+    PyObject *live;   /* the object, or NULL */
+    PyObject
+        *baseline; /* the pickle of `live` before anybody worked on it; NULL: not known */
+    PyObject *origin; /* the state whose object this one's copy was, unchanged; or NULL */
+    bool worked;      /* a transaction works on `live`: the pickle may be older */
+    bool derived;     /* a transaction's copy */
 } OpaqueState;
 
 /* From a real object (pickled now: TypeError/SerializationError names its type); takes the object as live. */

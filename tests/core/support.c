@@ -38,6 +38,13 @@ void support_fails(int expected, int status, const char *call, const char *file,
     }
 }
 
+void support_failed(const char *condition, const char *file, int line)
+{
+    fprintf(stderr, "%s:%d: not true: %s (last fault: %s)\n", file, line, condition,
+            tosc_error_message());
+    abort();
+}
+
 /* ---- directories ---- */
 
 static char base[256];
@@ -140,7 +147,7 @@ int do_append_bytes(tosc_backend *b, const void *data, size_t size, tosc_positio
     memcpy(&id, random, sizeof(id));
     status = OPS(b)->append(IMPL(b), NULL, data, size, &id, at, &result);
     if (status == 0) {
-        ck_assert(!result.whole && result.bytes == NULL);
+        must(!result.whole && result.bytes == NULL);
         *at = result.at;
     }
     return status;
@@ -318,16 +325,28 @@ static ssize_t faulty_pread(int fd, void *bytes, size_t size, off_t offset)
     return strikes(FAULT_READ) ? -1 : real.pread(fd, bytes, size, offset);
 }
 
+static void fail_the_rest(void)
+{
+    fault.kind = FAULT_WRITE;
+    fault.left = 0;
+    fault.for_good = true;
+}
+
 static ssize_t faulty_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 {
     if (strikes(FAULT_WRITE)) {
         return -1;
     }
+    if (strikes(FAULT_LATE_WRITE)) {
+        int error = errno;
+
+        real.pwrite(fd, bytes, size, offset);
+        errno = error;
+        return -1;
+    }
     if (strikes(FAULT_SHORT_WRITE)) {
-        fault.kind = FAULT_WRITE; /* the rest fails */
-        fault.left = 0;
-        fault.struck = false;
-        return real.pwrite(fd, bytes, size / 2, offset);
+        fail_the_rest();
+        return size > 1 ? real.pwrite(fd, bytes, size / 2, offset) : -1;
     }
     return real.pwrite(fd, bytes, size, offset);
 }
@@ -337,10 +356,15 @@ static ssize_t faulty_pwritev(int fd, const struct iovec *parts, int count, off_
     if (strikes(FAULT_WRITE)) {
         return -1;
     }
+    if (strikes(FAULT_LATE_WRITE)) {
+        int error = errno;
+
+        real.pwritev(fd, parts, count, offset);
+        errno = error;
+        return -1;
+    }
     if (strikes(FAULT_SHORT_WRITE)) {
-        fault.kind = FAULT_WRITE;
-        fault.left = 0;
-        fault.struck = false;
+        fail_the_rest();
         return real.pwrite(fd, parts[0].iov_base, parts[0].iov_len, offset);
     }
     return real.pwritev(fd, parts, count, offset);
@@ -409,7 +433,7 @@ pid_t child_start(void (*body)(void *), void *argument)
 
     fflush(NULL);
     child = fork();
-    ck_assert_int_ge(child, 0);
+    must(child >= 0);
     if (child == 0) {
         body(argument);
         _exit(0);
@@ -421,7 +445,7 @@ void child_join(pid_t child)
 {
     int status;
 
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    must(waitpid(child, &status, 0) == child);
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0,
                   "a child process failed (status 0x%x)", (unsigned)status);
 }
@@ -430,7 +454,7 @@ void *shared_memory(size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    ck_assert(memory != MAP_FAILED);
+    must(memory != MAP_FAILED);
     return memory;
 }
 

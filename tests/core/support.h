@@ -18,6 +18,15 @@ void support_ok(int status, const char *call, const char *file, int line);
 void support_fails(int expected, int status, const char *call, const char *file, int line);
 
 /*
+ * For loops, threads and child processes: check's own assertions write to a file each time, under
+ * a mutex that a fork may find taken.
+ */
+#define must(condition) \
+    ((condition) ? (void)0 : support_failed(#condition, __FILE__, __LINE__))
+void support_failed(const char *condition, const char *file, int line)
+    __attribute__((noreturn));
+
+/*
  * A directory of the test's own; made and removed by a checked fixture. It lies in
  * TOSC_TEST_DIRECTORY, else in /tmp; or in memory (/dev/shm), if there is such a place. The
  * last sixteen paths returned are good.
@@ -70,6 +79,7 @@ enum fault {
     FAULT_READ,
     FAULT_WRITE,
     FAULT_SHORT_WRITE, /* writes a part, then fails */
+    FAULT_LATE_WRITE,  /* writes everything, and fails then */
     FAULT_FDATASYNC,
     FAULT_FSYNC,
     FAULT_TRUNCATE,

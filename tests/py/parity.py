@@ -77,17 +77,29 @@ def kind_name(value):
 VIEWS = ('dict_keys', 'dict_values', 'dict_items')
 
 
+def canonical(value):
+    """A text that is the same for equal values, also where sets keep no order."""
+    if isinstance(value, (set, frozenset)):
+        return f'{type(value).__name__}({sorted(map(canonical, value))})'
+    if isinstance(value, dict):
+        items = [(canonical(key), canonical(element)) for key, element in value.items()]
+        return f'{type(value).__name__}({items})'
+    if isinstance(value, (list, tuple)):
+        return f'{type(value).__name__}({[canonical(element) for element in value]})'
+    return repr(value)
+
+
 def comparable(value):
     """Of a result: what has to be equal for the builtin and the wrapper."""
     name = kind_name(value)
+    if name == 'set_iterator':
+        return name, sorted(canonical(plain(element)) for element in value)
     if name in VIEWS or name.endswith('iterator'):
-        return name, [repr(plain(element)) for element in value]
-    if name in ('set', 'frozenset'):
-        return name, sorted(repr(plain(element)) for element in value)
+        return name, [canonical(plain(element)) for element in value]
     if name == 'mappingproxy':
-        return name, repr(dict(value))
+        return name, canonical(plain(dict(value)))
     try:
-        return name, repr(plain(value))
+        return name, canonical(plain(value))
     except TypeError:
         return name, None  # methods and other things that cannot be copied
 
@@ -141,17 +153,17 @@ def assert_parity(place, contents, operation, ignore_words=False):
 
 
 def growth(function, rounds):
-    """How many blocks of memory a call leaves behind. The interpreter's own caches need time to
-    fill, so the best of several runs counts."""
-    best = None
-    for _ in range(12):
+    """How many blocks of memory a call leaves behind. The interpreter's own caches fill up
+    meanwhile, so a suspicion is looked into with more rounds."""
+    left = 0
+    for _ in range(6):
         gc.collect()
         before = sys.getallocatedblocks()
         for _ in range(rounds):
             function()
         gc.collect()
         left = (sys.getallocatedblocks() - before) / rounds
-        best = left if best is None else min(best, left)
-        if best < 0.5:
+        if left < 0.5:
             break
-    return best
+        rounds *= 2
+    return left

@@ -227,3 +227,70 @@ def assert_no_growth(operations, tokens, times=20000):
                 break
         else:
             raise AssertionError((name, grown, more))
+
+
+OUT_OF_MEMORY = """
+import _testcapi
+from sequences import {ops} as operations
+faults = []
+for title, (make, operation) in operations().items():
+    for number in range(100):
+        target, model = make()
+        before = repr(target)
+        operation(model)
+        error = None
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            operation(target)
+        except BaseException as caught:
+            error = type(caught)
+        finally:
+            _testcapi.remove_mem_hooks()
+        if error is None and repr(target) != repr(model):
+            faults.append((title, number, 'wrong', repr(target)))
+        # CPython itself takes the failure for one of its argument's type in one place.
+        if error is not None and error not in (MemoryError, TypeError):
+            faults.append((title, number, error))
+        if error is not None and repr(target) != before:
+            faults.append((title, number, 'changed', repr(target)))
+print(faults)
+"""
+
+
+def _set(target, key, value):
+    target[key] = value
+
+
+def _delete(target, key):
+    del target[key]
+
+
+def _changes(make, fill):
+    """Each way to change a list or bytearray; `fill` makes elements of so many numbers."""
+    operations = {
+        'append': lambda t: t.append(fill(1)[0]), 'insert': lambda t: t.insert(1, fill(1)[0]),
+        'extend': lambda t: t.extend(fill(30)), '+=': lambda t: t.__iadd__(fill(3)),
+        '*=': lambda t: t.__imul__(3), 'pop': lambda t: t.pop(1), 'remove': lambda t: t.remove(5),
+        'set': lambda t: _set(t, 1, fill(1)[0]), 'delete': lambda t: _delete(t, 1),
+        'set slice': lambda t: _set(t, slice(0, 3), fill(2)),
+        'set extended': lambda t: _set(t, slice(0, 5, 2), fill(3)),
+        'set all': lambda t: _set(t, slice(None, None, -1), fill(len(t))),
+        'delete slice': lambda t: _delete(t, slice(1, 4)),
+        'delete extended': lambda t: _delete(t, slice(None, None, 2)),
+        'clear': lambda t: t.clear(), 'reverse': lambda t: t.reverse(),
+        'init': lambda t: t.__init__(fill(4)), 'copy': lambda t: (t[1:], t + t, t * 2, list(t)),
+        'iterate': lambda t: (list(t), list(reversed(t)), 5 in t, t.index(5), t == t),
+    }
+    return {title: (make, operation) for title, operation in operations.items()}
+
+
+def list_changes():
+    value = [3, 5, [1], 'x', 2.5, *range(20)]
+    changes = _changes(lambda: (tosc.DList(value), list(value)), lambda n: [[m] for m in range(n)])
+    changes['sort'] = changes['clear'][0], lambda t: t.sort(key=lambda e: e if type(e) is int else 9)
+    return changes
+
+
+def bytearray_changes():
+    value = bytes(range(40))
+    return _changes(lambda: (tosc.DByteArray(value), bytearray(value)), bytes)

@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import collections
 import datetime
+import decimal
+import enum
 import os
 import pathlib
+import types
 import uuid
+import warnings
 
 import pytest
 
@@ -35,6 +39,13 @@ class Fancy(dict):
     pass
 
 
+Named = collections.namedtuple('Named', 'x')
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
 @pytest.fixture(autouse=True)
 def nothing_ran():
     del RAN[:]
@@ -51,12 +62,13 @@ def test_managers_with_the_same_key_share_a_store(store):
     wait_until(lambda: store.manager(key=bytearray(KEY)).read() == one.read())
 
 
-def test_any_bytes_are_a_key(inproc_store):
-    for key in (b'x', b'\0', b'k' * 1000, bytearray(b'abc'), memoryview(b'abc')):
-        one = inproc_store.manager([0], key=key)
-        two = inproc_store.manager(key=bytes(key))
-        two.read().append(1)
-        assert one.refresh() == [0, 1]
+@pytest.mark.parametrize('key', [b'x', b'\0', b'k' * 1000, bytearray(b'abc'),
+                                 memoryview(b'abc')])
+def test_any_bytes_are_a_key(inproc_store, key):
+    one = inproc_store.manager([0], key=key)
+    two = inproc_store.manager(key=bytes(key))
+    two.read().append(1)
+    assert one.refresh() == [0, 1]
 
 
 @pytest.mark.parametrize('written,read', [(KEY, b'wrong'), (KEY, None), (None, KEY),
@@ -176,7 +188,6 @@ def test_the_watcher_of_a_manager_with_the_key_ignores_no_forgery():
         with tosc.Manager(forged) as forger:
             forger.write([Witness('forged')])
         del RAN[:]
-        import warnings
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             backend.write(forged.box.data)
@@ -198,12 +209,18 @@ def test_plain_data_need_no_allowance(store):
     assert store.manager(allowed_classes=()).read()['l'][-1] == [5]
 
 
+def test_inert_types_of_the_library_need_no_allowance(store):
+    value = [collections.OrderedDict(a=1), collections.deque([1]), collections.Counter('a'),
+             datetime.date(2024, 1, 2), uuid.UUID(int=5), pathlib.PurePosixPath('/x'),
+             decimal.Decimal('1.5')]
+    store.manager(value)
+    assert store.manager(allowed_classes=[]).snapshot() == value
+
+
 @pytest.mark.parametrize('value,name', [
-    (Witness('x'), 'Witness'), (Other(1), 'Other'), (collections.OrderedDict(a=1), 'OrderedDict'),
-    (Fancy(a=1), 'Fancy'), (datetime.date(2024, 1, 2), 'date'), (os.system, 'system'),
-    (Other, 'Other'), (pathlib.PurePosixPath('/x'), 'PurePosixPath'),
-    (uuid.UUID(int=5), 'UUID'), (collections.deque([1]), 'deque'),
-    ([{'deep': (Witness('x'),)}], 'Witness')])
+    (Witness('x'), 'Witness'), (Other(1), 'Other'), (Fancy(a=1), 'Fancy'),
+    (os.system, 'system'), (Other, 'Other'), (Named(1), 'Named'), (Colour.RED, 'Colour'),
+    (types.SimpleNamespace(a=1), 'SimpleNamespace'), ([{'deep': (Witness('x'),)}], 'Witness')])
 def test_other_classes_are_refused_and_named(store, value, name):
     one = store.manager({'x': value})
     del RAN[:]
@@ -215,6 +232,25 @@ def test_other_classes_are_refused_and_named(store, value, name):
             assert name in str(caught.value), caught.value
     assert RAN == [], 'nothing is run'
     one.refresh()
+
+
+@pytest.mark.parametrize('value,name', [
+    (collections.defaultdict(Witness), 'Witness'), (collections.deque([Witness('x')]), 'Witness'),
+    (collections.OrderedDict(a=Witness), 'Witness')])
+def test_classes_inside_of_allowed_ones_are_refused_when_they_are_needed(store, value, name):
+    store.manager({'x': value})
+    del RAN[:]
+    two = store.manager(allowed_classes=[])
+    for use in (two.snapshot, lambda: list(two.read()['x']), lambda: repr(two.read()['x']),
+                lambda: list(two.refresh()['x'])):
+        with pytest.raises((tosc.DataError, tosc.SerializationError), match=name):
+            use()
+    assert RAN == []
+
+
+def test_an_allowed_enumeration_is_loaded(store):
+    store.manager({'x': Colour.RED})
+    assert store.manager(allowed_classes=[Colour]).read() == {'x': Colour.RED}
 
 
 @pytest.mark.parametrize('allowed', [
@@ -268,7 +304,6 @@ def test_a_class_that_arrives_later_is_refused_and_what_is_held_stays(store):
     two = store.manager(allowed_classes=[])
     data = two.read()
     one.read()['x'] = Other(1)
-    import warnings
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         with pytest.raises((tosc.DataError, tosc.SerializationError), match='Other'):

@@ -179,9 +179,10 @@ def test_a_reader_never_sees_a_mixture(place):
     def read():
         backend = place.open()
         seen = []
-        while not done.is_set():
+        while True:
             seen.append(backend.read())
-        return seen
+            if done.is_set():
+                return seen
 
     place.open().write(b'a')
     readers = [Thread(read) for _ in range(2)]
@@ -191,7 +192,6 @@ def test_a_reader_never_sees_a_mixture(place):
     done.set()
     for reader in readers:
         seen = reader.result()
-        assert seen
         last = 0
         for version, data in seen:
             assert data == versions.get(version, b'a')
@@ -647,17 +647,16 @@ def test_a_stream_of_signals_does_not_disturb_reading_and_writing(native):
         signal.signal(signal.SIGALRM, tick)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         version = backend.write(b'0')
-        end = time.monotonic() + 1
         number = 0
-        while time.monotonic() < end:
+        while count < 100 or number < 100:
             number += 1
             assert backend.try_write(b'%d' % number, version)
             version, data = backend.read()
             assert data == b'%d' % number
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(count > 100)
+        print('done')
     ''')
-    assert out == 'True'
+    assert out == 'done'
 
 
 # ---- our own two: nothing leaks ----

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import tosc
-from harness import SCALE, in_thread
-from sequences import (ITSELF, PLACES, BadIndex, Holder, Index, Raised, assert_no_growth,
+from harness import SCALE, in_thread, run_child
+from sequences import (ITSELF, OUT_OF_MEMORY, PLACES, BadIndex, Holder, Index, Raised, assert_no_growth,
                        broken_iterable, compare, missing_attributes, place, run, same)
 from tosc import DByteArray
 
@@ -462,14 +462,17 @@ def test_a_memoryview_is_a_stable_snapshot(here):
             part = view[:2]
             view.release()
             part.release()
-    view = memoryview(b)
-    reference = weakref.ref(b)
-    del b, views, part, operation
+
+
+def test_a_memoryview_keeps_what_it_shows():
+    def make():
+        b = DByteArray(b'abc')
+        return weakref.ref(b), memoryview(b)
+    reference, view = make()
     gc.collect()
-    if here.name == 'alone':
-        assert reference() is not None and bytes(view) == b''
-        del view
-        assert reference() is None
+    assert reference() is not None and bytes(view) == b'abc'
+    del view
+    assert reference() is None
 
 
 def test_an_iterator_goes_over_the_bytes_as_they_were(here):
@@ -753,7 +756,13 @@ TestStoredHistories = StoredHistories.TestCase
 TestStoredHistories.settings = HISTORY_SETTINGS
 
 
-# ---- nothing is left behind ----
+# ---- memory ----
+
+def test_an_operation_that_runs_out_of_memory_changes_nothing():
+    pytest.importorskip('_testcapi')
+    assert run_child(OUT_OF_MEMORY.format(ops='bytearray_changes')).splitlines()[-1] == '[]'
+
+
 
 def quietly(operation):
     def wrapped():

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import tosc
-from harness import SCALE, in_thread
-from sequences import (ITSELF, PLACES, BadIndex, Holder, Index, Raised, assert_no_growth,
+from harness import SCALE, Thread, in_thread, run_child
+from sequences import (ITSELF, OUT_OF_MEMORY, PLACES, BadIndex, Holder, Index, Raised, assert_no_growth,
                        broken_iterable, compare, missing_attributes, place, run, same)
 from tosc import DList
 
@@ -610,7 +610,6 @@ def test_popped_elements_are_each_given_out_once(inproc_store):
                 return taken
             except tosc.TransactionError:
                 continue
-    from harness import Thread
     threads = [Thread(take) for _ in range(4)]
     taken = [element for thread in threads for element in thread.result()]
     assert sorted(taken) == list(range(2000)) and l == []
@@ -691,6 +690,65 @@ def test_searching_goes_on_in_the_list_as_it_was(there):
     assert (l == [1, Attacker(l.clear, 2)]) is True
     l[:] = [1, 2]
     assert ([Attacker(l.clear, 1), 2] == l) is True
+
+
+ATTACKS = []
+
+
+class Fighter:
+    """An element that attacks whoever compares it; at home in a store."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def fight(self):
+        if ATTACKS:
+            ATTACKS.pop()()
+
+    def __eq__(self, other):
+        self.fight()
+        return self.number == getattr(other, 'number', other)
+
+    def __lt__(self, other):
+        self.fight()
+        return self.number < other.number
+
+    def __repr__(self):
+        self.fight()
+        return f'F{self.number}'
+
+
+def test_elements_that_change_the_list_when_they_are_looked_at(there):
+    l = there.make(DList, [])
+    attacks = [l.clear, lambda: l.append(0), lambda: l.insert(0, 0), lambda: l.pop(0),
+               lambda: operator.setitem(l, slice(None), [0]), lambda: l.reverse(),
+               lambda: operator.setitem(l, 0, None), gc.collect]
+    operations = [
+        lambda: l.remove(2), lambda: l.index(2), lambda: l.count(2), lambda: 2 in l,
+        lambda: l == [0, 1, 2], lambda: [0, 1, 2] == l, lambda: l == DList([0, 1, 3]),
+        lambda: l < [Fighter(0), Fighter(2)], l.sort, lambda: l.sort(reverse=True),
+        lambda: repr(l), lambda: sorted(l), lambda: max(l), lambda: l[:] == l]
+    for attack in attacks:
+        for operation in operations:
+            ATTACKS.clear()
+            l[:] = [Fighter(number) for number in (2, 0, 1)]
+            ATTACKS.extend([attack] * 2)
+            run(lambda _, operation=operation: operation(), l)
+            ATTACKS.clear()
+            numbers = [getattr(element, 'number', element) for element in l]
+            assert set(numbers) <= {0, 1, 2, None} and len(l) <= 5
+            assert all(len(seen) == len(l) for seen in there.contents(l))
+
+
+def test_repr_ends_although_the_list_is_another_one_at_each_depth(there):
+    l = there.make(DList, [Fighter(0)])
+    l.append(l)
+    ATTACKS.clear()
+    ATTACKS.extend([lambda: l.append(0)] * 2000)
+    try:
+        assert repr(l) == '[F0, [...]]'
+    finally:
+        ATTACKS.clear()
 
 
 def test_sort_refuses_a_list_that_was_modified_meanwhile(there):
@@ -1001,7 +1059,13 @@ def test_long_random_histories(here):
         assert all(same(seen, model) for seen in here.contents(l))
 
 
-# ---- nothing is left behind ----
+# ---- memory ----
+
+def test_an_operation_that_runs_out_of_memory_changes_nothing():
+    pytest.importorskip('_testcapi')
+    assert run_child(OUT_OF_MEMORY.format(ops='list_changes')).splitlines()[-1] == '[]'
+
+
 
 class Fails:
     def __eq__(self, other):

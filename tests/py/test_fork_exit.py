@@ -8,6 +8,10 @@ import pytest
 from harness import Thread, run_child, stored, wait_until
 
 PREAMBLE = '''
+import signal
+# The watchdog of faulthandler does not survive a fork, and waits for itself then.
+faulthandler.cancel_dump_traceback_later()
+signal.alarm(45)
 manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
 data = manager.read()
 
@@ -32,8 +36,8 @@ def forked(function):
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        import faulthandler, traceback
-        faulthandler.dump_traceback_later(15, exit=True)
+        import traceback
+        signal.alarm(15)
         try:
             function()
         except BaseException:
@@ -138,9 +142,10 @@ def test_fork_inside_of_a_transaction(file_store):
     assert stored(file_store) == {'n': 1, 'child': 1}
 
 
-def test_fork_with_an_in_process_store(tmp_path):
+def test_fork_with_an_in_process_store():
     """After the fork they are two stores."""
     run_child('''
+        faulthandler.cancel_dump_traceback_later()
         backend = tosc.InprocBackend()
         manager = tosc.Manager(backend)
         manager.write({'n': 0})
@@ -438,12 +443,11 @@ def test_a_signal_handler_may_use_the_store(file_store, children):
     child = children(script('''
         import signal
         other = tosc.Manager(tosc.FileBackend(sys.argv[1]))
-        def handler(number, frame):
-            tosc.transactional(other)(
-                lambda: other.read().__setitem__('signals', other.read()['signals'] + 1))()
-        signal.signal(signal.SIGUSR1, handler)
-        print('ready', flush=True)
+        count = tosc.transactional(other)(
+            lambda: other.read().__setitem__('signals', other.read()['signals'] + 1))
         step = tosc.transactional(manager)(lambda: data.__setitem__('n', data['n'] + 1))
+        signal.signal(signal.SIGUSR1, lambda number, frame: count())
+        print('ready', flush=True)
         while manager.refresh()['signals'] < 5:
             step()
             print('step', flush=True)

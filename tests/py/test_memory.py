@@ -108,16 +108,19 @@ def _managers(one, two):
 
 def _transactional(one, two):
     calls = []
+    # A Manager of its own: one that has seen many conflicts takes the lock at once.
+    with tosc.Manager(one.backend) as mine:
 
-    @tosc.transactional(one)
-    def operation(argument):
-        calls.append(argument)
-        if len(calls) == 1:
-            two.refresh()['n'] = 1
-        one.read()['m'] = [argument]
-        return argument
+        @tosc.transactional(mine)
+        def operation(argument):
+            calls.append(argument)
+            if len(calls) == 1:
+                two.refresh()['n'] = 1
+            mine.read()['m'] = [argument]
+            return argument
 
-    operation({'a': 1})
+        operation({'a': 1})
+    one.refresh()
 
 
 STEPS = [_write, _write_cycle, _commit, _roll_back, _conflict, _read, _cycle, _failing,

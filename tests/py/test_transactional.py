@@ -375,7 +375,7 @@ def test_exceptions_pass_unchanged_with_no_commit_and_no_retry(store, error):
     assert one.read() == {'n': 0} == two.refresh()
 
 
-@pytest.mark.parametrize('refuse', [1, 4, 12])
+@pytest.mark.parametrize('refuse', [1, 2, 30])
 def test_exceptions_after_conflicts_pass_as_well(store, refuse):
     """They were once swallowed in the locked phase. The lock, if taken, is given back."""
     one, two = store.pair({'n': 0})
@@ -385,11 +385,13 @@ def test_exceptions_after_conflicts_pass_as_well(store, refuse):
     @tosc.transactional(one)
     def operation():
         calls.append(1)
-        if len(calls) > refuse:
-            one.read()['n'] = 'never'
-            raise error
-        Thread(two.write, {'n': len(calls)}).join(0.2)
         one.read()['n'] = 'never'
+        if len(calls) > refuse:
+            raise error
+        other = Thread(two.write, {'n': len(calls)})
+        other.join(0.2)
+        if other.is_alive():
+            raise error  # this is the locked phase
 
     with pytest.raises(Oops) as caught:
         operation()
@@ -597,8 +599,8 @@ def test_control_c_interrupts_the_wait_for_the_lock(file_store, children):
             backend = tosc.FileBackend(sys.argv[1])
             manager = tosc.Manager(backend)
             data = manager.refresh()
-            print('waiting', flush=True)
             try:
+                print('waiting', flush=True)
                 ''' + code + '''
             except KeyboardInterrupt:
                 print('interrupted', flush=True)
@@ -624,11 +626,13 @@ def test_control_c_interrupts_retries():
         from harness import PyBackend
 
         class Stubborn(PyBackend):
+            stubborn = False
             def try_write(self, new, expected):
-                return False
+                return not self.stubborn and super().try_write(new, expected)
 
         manager = tosc.Manager(Stubborn())
         manager.write({'n': 0})
+        manager.backend.stubborn = True
         calls = []
 
         @tosc.transactional(manager)
@@ -652,8 +656,8 @@ def test_control_c_interrupts_target_wait(kind, tmp_path, children):
     child = children('''
         backend = tosc.FileBackend(sys.argv[2]) if sys.argv[1] == 'file' else tosc.InprocBackend()
         backend.write(b'x')
-        print('waiting', flush=True)
         try:
+            print('waiting', flush=True)
             while True:
                 backend.target_wait()
         except KeyboardInterrupt:
@@ -666,6 +670,8 @@ def test_control_c_interrupts_target_wait(kind, tmp_path, children):
 
 
 def test_slow_transactions_get_through_beside_quick_ones(store):
+    if store.kind == 'python':
+        pytest.skip('a backend of four methods has no lock to queue for')
     manager = store.manager({'n': 0, 'slow': 0})
     stop = threading.Event()
 
