@@ -151,15 +151,15 @@ def set_key_in_block(manager, store):
 
 def update_one(s, name, kind, goal):
     count = s.amount(1000, 300) if kind == 'disk' else s.amount(3000, 1500)
-    where = 'disk, flushed' if kind == 'disk' else 'shm'
+    where = 'disk' if kind == 'disk' else 'shm'
     full = 'full' if kind == 'disk' else 'off'
     with (managed(plain_dict(1000), tosc.FileBackend(s.path(kind))) as m,
           managed(plain_dict(1000), tosc.FileBackend(s.path(kind))) as m2,
           sqlite_store(s.path(kind), 1000, full) as db):
         return rows(name, [
             (f'floor: lock, write, unlock: {where}', floor_commit(s, count, kind=kind)),
-            ('tosc: d[key] = i, 1k entries', calls(set_key(m.read()), count)),
-            ('tosc: the same in a with block', calls(set_key_in_block(m2, m2.read()), count)),
+            (f'tosc: d[key] = i, 1k entries, {where}', calls(set_key(m.read()), count)),
+            ('tosc: the same, in a with block', calls(set_key_in_block(m2, m2.read()), count)),
             ('sqlite3', calls(lambda i: db.execute(UPDATE, [i, 'key500']), count)),
         ], s.rounds, goal)
 
@@ -187,8 +187,8 @@ def update_inproc(s):
     with managed(plain_dict(1000)) as m, managed(plain_dict(1000)) as m2:
         return rows('W3i', [
             ('floor: lock, pickle 3-tuple, d[key] = i', calls(floor, count)),
-            ('tosc in process: d[key] = i', calls(set_key(m.read()), count)),
-            ('tosc: the same in a with block', calls(set_key_in_block(m2, m2.read()), count)),
+            ('tosc: in memory, d[key] = i', calls(set_key(m.read()), count)),
+            ('tosc: the same, in a with block', calls(set_key_in_block(m2, m2.read()), count)),
         ], s.rounds, '<= 2 µs')
 
 
@@ -198,19 +198,19 @@ def large(s, name, work_of, value, goal):
     with (managed(plain_dict(1000), tosc.FileBackend(s.path())) as small,
           managed(value, tosc.FileBackend(s.path())) as m):
         return rows(name, [('tosc W3: 1k entries, shm', calls(set_key(small.read()), count)),
-                           (f'tosc: {work_of[0]}', calls(work_of[1](m.read()), count))],
+                           (f'tosc: {work_of[0]}; floor: W3', calls(work_of[1](m.read()), count))],
                     s.rounds, goal)
 
 
 @work('W4')
 def update_100k(s):
-    return large(s, 'W4', ('the same, 100k entries', set_key), plain_dict(100_000),
+    return large(s, 'W4', ('d[key] = i, 100k entries', set_key), plain_dict(100_000),
                  '<= 1.2 x W3')
 
 
 @work('W4m')
 def update_1m(s):
-    return large(s, 'W4m', ('the same, 1M entries', set_key), plain_dict(1_000_000),
+    return large(s, 'W4m', ('d[key] = i, 1M entries', set_key), plain_dict(1_000_000),
                  '<= 1.5 x W3')
 
 
@@ -249,7 +249,7 @@ def update_100(s):
             db.execute('commit')
 
         found = rows('W6', [('floor: 100 updates, pickle, write', calls(floor, count)),
-                            ('tosc: in one transaction', calls(change, count)),
+                            ('tosc: 100 changes in one transaction', calls(change, count)),
                             ('sqlite3', calls(change_sqlite, count))], s.rounds, '<= 2 x')
         os.close(file)
         return found
@@ -345,8 +345,8 @@ def seen_elsewhere(s):
         floor_path = s.path()
         return rows('W8', [
             ('floor: inotify', lambda: s.floor_numbers('wake', floor_path, count, 2000)),
-            ('tosc: target_wait, refresh', lambda: seen_by('wait', path, change, count, 0.002)),
-            ('tosc: watcher, looked at in a loop',
+            ('tosc: seen by target_wait, refresh', lambda: seen_by('wait', path, change, count, 0.002)),
+            ('tosc: seen by the watcher',
              lambda: seen_by('watch', path, change, count, 0.002)),
             ('sqlite3: select in a loop',
              lambda: seen_by('sqlite', database, change_sqlite, count, 0.002)),
@@ -377,7 +377,7 @@ def open_and_load(s):
             manager.read()
 
     return rows('W9', [('floor: unpickle 100k small dicts', calls(floor, 1)),
-                       ('tosc: open and load them', calls(read, 1))], s.rounds, '<= 1.3 x')
+                       ('tosc: open and load 100k small dicts', calls(read, 1))], s.rounds, '<= 1.3 x')
 
 
 @work('W10')
@@ -390,7 +390,7 @@ def memory(s):
     del plain
     return rows('W10', [
         ('floor: builtin, as unpickled', lambda: [child('load', 'pickle', dumped)['bytes'] / 1e6]),
-        ('tosc: the same 100k dicts', lambda: [child('load', 'tosc', path)['bytes'] / 1e6]),
+        ('tosc: memory of 100k small dicts', lambda: [child('load', 'tosc', path)['bytes'] / 1e6]),
     ], s.amount(3, 1), '<= 1.35 x', unit='MB')
 
 

@@ -176,7 +176,7 @@ def short_table(entries):
         groups[-1].append(entry)
     for floor, tosc, *others in groups:
         peer = next((entry for entry in others if entry['what'].startswith('sqlite3')), None)
-        name = re.sub('^(floor|builtin|dict|object|tosc): ', '', floor['what'])
+        name = (floor if tosc['what'] == 'tosc' else tosc)['what'].partition(': ')[2]
         yield '| ' + ' | '.join([
             f"{floor['work']}: {name}", cells(floor)[2], cells(tosc)[2], cells(tosc)[5],
             cells(peer)[2] if peer else '']) + ' |'

@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ PATIENCE = 60  # seconds without any progress
 # ---- a clerk: one process ----
 
 def clerk(options, desk):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the head office
     transfers = read_transfers(options.transfers)
     with tosc.Manager(tosc.FileBackend(options.store)) as manager:
         bank = manager.read()
@@ -54,6 +56,8 @@ def clerk(options, desk):
             """Moves the money, notes it, and clears the desk: all of it or nothing."""
             nonlocal tries
             tries += 1
+            if bank.in_hand.get(desk) != transfer.number:
+                return  # a clerk who was killed had come just to the end of it
             try:
                 with manager.transaction():  # an inner block: what is refused is taken back
                     bank.move(transfer)
@@ -97,7 +101,7 @@ class Office:
         process = self.clerks[desk]
         process.kill()
         process.join()
-        self.manager.refresh()  # the newest state for sure
+        self.manager.refresh()  # asks the store
         _, in_hand = self.look()
         self.killed += 1
         self.interrupted += desk in in_hand
@@ -252,4 +256,7 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit('interrupted; with --store the next run goes on from here')

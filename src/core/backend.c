@@ -15,7 +15,8 @@ struct tosc_backend {
     int refs; /* atomic */
 };
 
-tosc_backend *tosc_backend_new(const struct tosc_backend_ops *ops, void *impl)
+tosc_backend *
+tosc_backend_new(const struct tosc_backend_ops *ops, void *impl)
 {
     tosc_backend *backend = tosc__sys.malloc(sizeof(*backend));
 
@@ -28,7 +29,8 @@ tosc_backend *tosc_backend_new(const struct tosc_backend_ops *ops, void *impl)
     return backend;
 }
 
-tosc_backend *tosc_backend_ref(tosc_backend *backend)
+tosc_backend *
+tosc_backend_ref(tosc_backend *backend)
 {
     if (backend != NULL) {
         __atomic_fetch_add(&backend->refs, 1, __ATOMIC_RELAXED);
@@ -36,7 +38,8 @@ tosc_backend *tosc_backend_ref(tosc_backend *backend)
     return backend;
 }
 
-tosc_backend *tosc_backend_unref(tosc_backend *backend)
+tosc_backend *
+tosc_backend_unref(tosc_backend *backend)
 {
     if (backend != NULL && __atomic_sub_fetch(&backend->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         if (backend->ops->destroy != NULL) {
@@ -47,12 +50,14 @@ tosc_backend *tosc_backend_unref(tosc_backend *backend)
     return NULL;
 }
 
-const struct tosc_backend_ops *tosc_backend_ops(const tosc_backend *backend)
+const struct tosc_backend_ops *
+tosc_backend_ops(const tosc_backend *backend)
 {
     return backend->ops;
 }
 
-void *tosc_backend_impl(const tosc_backend *backend)
+void *
+tosc_backend_impl(const tosc_backend *backend)
 {
     return backend->impl;
 }

@@ -1,13 +1,10 @@
 /*
- * The file backend's operations.
+ * The file backend's operations that change a store, and its life.
  *
- * A store is a data file and a lock file, see docs/file-format.md. Writers enter (file_sync.c),
- * change the data file, publish, wake, leave. Between `begin` and `publish` the control block is
- * dirty, so a writer that dies there is noticed by the next.
- *
- * Readers take no lock. On a local filesystem the control block tells them where committed
- * data end, and what they find before that must be valid. Otherwise they read up to the
- * first thing that is not valid, which may be a write under way: see settle().
+ * A store is a data file and a lock file, see docs/file-format.md. Writers enter
+ * (file_sync.c), change the data file, publish, wake, leave. Between `begin` and
+ * `publish` the control block is dirty, so a writer that dies there is noticed by the
+ * next.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,364 +25,19 @@
 #include "core/sys.h"
 
 #define AHEAD ((uint64_t)64 << 10)
-#define READ_TRIES 10
 #define COMPACTION_BYTE 1
-
-/* ---- positions ---- */
-
-/*
- * The offset of the tail, with 16 bits over it that tie it to version and generation: an
- * offset of another position is seen to be wrong without reading the file.
- */
-static uint64_t seal(uint64_t offset, int64_t version, uint64_t generation)
-{
-    uint64_t mix = (generation ^ (uint64_t)version * UINT64_C(0x9e3779b97f4a7c15) ^ offset) *
-                   UINT64_C(0xbf58476d1ce4e5b9);
-
-    return (offset & UINT64_C(0xffffffffffff)) | mix >> 48 << 48;
-}
-
-static tosc_position position_of(const uint8_t store_id[16], int64_t version,
-                                 uint64_t generation, uint64_t tail)
-{
-    tosc_position at = {.stored = true, .version = version};
-
-    memcpy(at.store_id, store_id, sizeof(at.store_id));
-    at.cookie[0] = generation;
-    at.cookie[1] = seal(tail, version, generation);
-    return at;
-}
-
-static tosc_position position_of_state(const struct tosc__state *state)
-{
-    if (!state->stored) {
-        return (tosc_position){.stored = false};
-    }
-    return position_of(state->store_id, state->version, state->generation, state->tail);
-}
-
-static bool is_at(const struct tosc__state *state, const tosc_position *known)
-{
-    if (!known->stored || !state->stored) {
-        return known->stored == state->stored;
-    }
-    return known->version == state->version &&
-           memcmp(known->store_id, state->store_id, sizeof(state->store_id)) == 0;
-}
-
-static void describe(const struct tosc__state *state, const struct tosc__file *file,
-                     tosc_data *ret)
-{
-    *ret = (tosc_data){.at = position_of_state(state),
-                       .base_bytes = state->stored ? file->base_length : 0,
-                       .tail_bytes = state->stored ? state->tail - state->base_end : 0};
-}
-
-/* ---- reading ---- */
-
-/* A data file and how far it may be read. */
-struct view {
-    struct tosc__file *file; /* NULL: nothing is stored */
-    bool bounded;            /* by the block: all up to `tail` is committed */
-    uint64_t tail;
-    int64_t version;
-};
-
-static bool still_named(const struct tosc__file_backend *be, const struct tosc__file *file,
-                        bool thorough)
-{
-    struct stat about;
-    uint64_t size;
-
-    if (thorough) {
-        return lstat(be->path, &about) == 0 && about.st_dev == file->device &&
-               about.st_ino == file->inode;
-    }
-    return tosc__is_linked(file->fd, &size);
-}
-
-static bool same_file(const struct tosc__file *file, const struct tosc__state *state)
-{
-    return file != NULL && file->identity.generation == state->generation &&
-           file->inode == state->inode && file->device == state->device;
-}
-
-static void set_bounds(struct view *view, const struct tosc__state *state)
-{
-    view->bounded = true;
-    view->tail = state->tail;
-    view->version = state->version;
-}
-
-static bool block_is_about(struct tosc__file_backend *be, const struct tosc__file *file,
-                           struct tosc__state *ret)
-{
-    struct tosc__control *control = tosc__fb_control(be);
-
-    return control != NULL && tosc__control_read(control, ret) && ret->stored &&
-           same_file(file, ret);
-}
-
-/* `thorough`: a file that was moved away counts as gone, not only one that was removed. */
-static int take_view(struct tosc__file_backend *be, bool thorough, struct view *ret)
-{
-    struct tosc__control *control = tosc__fb_control(be);
-    struct tosc__state state = {.stored = false};
-    struct view view = {.file = NULL};
-    int status;
-
-    if (control != NULL && tosc__control_read(control, &state) && state.stored) {
-        view.file = tosc__fb_find_file(be, &state);
-        if (view.file != NULL && still_named(be, view.file, thorough)) {
-            set_bounds(&view, &state);
-            *ret = view;
-            return 0;
-        }
-        tosc__file_unref(view.file);
-    }
-    status = tosc__file_open(be->path, &view.file);
-    if (status != 0) {
-        return status;
-    }
-    if (view.file != NULL) {
-        /* The block may have followed a replacement while we opened. */
-        if (block_is_about(be, view.file, &state)) {
-            set_bounds(&view, &state);
-        }
-        tosc__fb_adopt_for_reading(be, view.file);
-    }
-    *ret = view;
-    return 0;
-}
-
-/* Where to go on reading for somebody who is at `known`. False: only from the start. */
-static bool can_continue(const struct view *view, const tosc_position *known,
-                         struct tosc__place *ret)
-{
-    const struct tosc__file *file = view->file;
-    uint64_t offset;
-
-    if (known == NULL || !known->stored || known->version < file->base_version ||
-        (view->bounded && known->version > view->version) ||
-        memcmp(known->store_id, file->identity.store_id, sizeof(known->store_id)) != 0) {
-        return false;
-    }
-    offset = known->cookie[1] & UINT64_C(0xffffffffffff);
-    if (known->cookie[0] == file->identity.generation && offset >= file->base_end &&
-        offset % TOSC__RECORD_ALIGN == 0 && (!view->bounded || offset <= view->tail) &&
-        known->cookie[1] == seal(offset, known->version, known->cookie[0])) {
-        *ret = (struct tosc__place){offset, known->version};
-    } else {
-        *ret = tosc__file_after_base(file);
-    }
-    return true;
-}
-
-/*
- * Something invalid is at `place`, and no block says that it should be valid. With the lock held
- * no write is under way: then it is a torn tail, or damage. While somebody holds the lock it is
- * taken for the write that he is at, which means "not there yet". *ret_again: read again.
- */
-static int settle(struct tosc__file_backend *be, const struct tosc__file *file,
-                  const struct tosc__place *place, int attempt, bool *ret_again)
-{
-    enum tosc__verdict verdict;
-    int status;
-
-    *ret_again = false;
-    status = tosc__file_judge(file, be->path, place, &verdict);
-    if (status != 0 || verdict != TOSC__DAMAGED) {
-        return status;
-    }
-    if (attempt < 3) {
-        const struct timespec pause = {0, 200000L << attempt};
-
-        nanosleep(&pause, NULL);
-        *ret_again = true;
-        return 0;
-    }
-    status = tosc__fb_enter(be, NULL, 0);
-    if (status == 0) {
-        /* Entering has looked at everything, and found nothing wrong. */
-        tosc__fb_leave(be, NULL);
-        *ret_again = attempt < READ_TRIES;
-        return 0;
-    }
-    if (status == TOSC_ETIMEDOUT || status == TOSC_EINTR) {
-        return 0;
-    }
-    return status == TOSC_ECORRUPT ? status : tosc__file_damaged(be->path, place);
-}
-
-/* Reads what `view` has for somebody at `known`. */
-static int read_view(struct tosc__file_backend *be, const struct view *view,
-                     const tosc_position *known, bool want_bytes, int attempt,
-                     tosc_data *ret, bool *ret_again)
-{
-    const struct tosc__file *file = view->file;
-    struct tosc__place place = tosc__file_start(file);
-    bool whole = !can_continue(view, known, &place);
-    const struct tosc__load load = {.limit = view->bounded ? view->tail : TOSC__NO_LIMIT,
-                                    .after = whole ? 0 : known->version};
-    struct tosc__state state;
-    tosc_blob *bytes = NULL;
-    enum tosc__stop stop;
-    int status = tosc__file_load(file, be->path, &load, &place, &stop,
-                                 want_bytes ? &bytes : NULL, NULL);
-
-    *ret_again = false;
-    if (status != 0) {
-        return status;
-    }
-    if (!view->bounded && block_is_about(be, file, &state)) {
-        /* Published meanwhile, so what we read may include an append that is not yet. */
-        *ret_again = true;
-    } else if (view->bounded && (place.offset != view->tail || place.version != view->version)) {
-        *ret_again = true; /* the file was replaced by hand, or is damaged */
-        status = attempt < READ_TRIES ? 0 : tosc__file_damaged(be->path, &place);
-    } else if (place.offset < file->base_end) {
-        status = tosc__file_damaged(be->path, &place);
-    } else if (!view->bounded && stop == TOSC__STOP_INVALID) {
-        status = settle(be, file, &place, attempt, ret_again);
-    } else if (!whole && known->version > place.version) {
-        /* The file holds less than `known`: another history, from the start then. */
-        tosc_blob_unref(bytes);
-        return read_view(be, view, NULL, want_bytes, attempt, ret, ret_again);
-    }
-    if (status != 0 || *ret_again) {
-        tosc_blob_unref(bytes);
-        return status;
-    }
-    *ret = (tosc_data){.at = position_of(file->identity.store_id, place.version,
-                                         file->identity.generation, place.offset),
-                       .whole = whole,
-                       .bytes = bytes,
-                       .base_bytes = file->base_length,
-                       .tail_bytes = place.offset - file->base_end};
-    return 0;
-}
-
-/* A whole read of an empty payload has a blob of no bytes, to tell it from nothing stored. */
-static int complete(tosc_data *data)
-{
-    if (data->whole && data->at.stored && data->bytes == NULL) {
-        data->bytes = tosc_blob_new(0);
-        if (data->bytes == NULL) {
-            return tosc__fail(TOSC_ENOMEM, "not enough memory for the stored data");
-        }
-    }
-    return 0;
-}
-
-/*
- * The block does not fit the file (it was removed or put there by hand, or a writer died). Taking
- * the lock, if it is free, sets that right for everybody.
- */
-static bool mend_block(struct tosc__file_backend *be, const struct view *view)
-{
-    struct tosc__control *control = tosc__fb_control(be);
-
-    if (control == NULL || view->bounded ||
-        (view->file == NULL && __atomic_load_n(&control->version, __ATOMIC_ACQUIRE) == 0)) {
-        return false;
-    }
-    __atomic_store_n(&be->suspect, 1, __ATOMIC_RELAXED);
-    if (tosc__fb_enter(be, NULL, 0) != 0) {
-        return false;
-    }
-    tosc__fb_leave(be, NULL);
-    return true;
-}
-
-static int read_from(struct tosc__file_backend *be, const tosc_position *known,
-                     bool want_bytes, tosc_data *ret)
-{
-    for (int attempt = 0;; attempt++) {
-        struct view view;
-        bool again = false;
-        int status = take_view(be, known == NULL || attempt > 0, &view);
-
-        if (status != 0) {
-            return status;
-        }
-        if (attempt == 0 && mend_block(be, &view)) {
-            tosc__file_unref(view.file);
-            continue;
-        }
-        if (view.file == NULL) {
-            *ret = (tosc_data){.whole = true};
-            return 0;
-        }
-        status = read_view(be, &view, known, want_bytes, attempt, ret, &again);
-        tosc__file_unref(view.file);
-        if (status != 0 || !again) {
-            return status;
-        }
-    }
-}
-
-/* The first read of a store that exists maps the block, if that is allowed. */
-static void attach_if_stored(struct tosc__file_backend *be)
-{
-    struct stat about;
-
-    if (__atomic_load_n(&be->lock_fd, __ATOMIC_ACQUIRE) < 0 && lstat(be->path, &about) == 0 &&
-        S_ISREG(about.st_mode) && about.st_size > 0) {
-        tosc__fb_attach(be, true);
-    }
-    if (be->local && __atomic_load_n(&be->lock_fd, __ATOMIC_ACQUIRE) >= 0 &&
-        tosc__fb_control(be) == NULL && tosc__fb_enter(be, NULL, 0) == 0) {
-        tosc__fb_leave(be, NULL); /* the first of this boot */
-    }
-}
-
-static int file_read_since(void *impl, const tosc_position *known, tosc_data *ret)
-{
-    struct tosc__file_backend *be = impl;
-    tosc_data data;
-    int status;
-
-    if (tosc__fb_control(be) == NULL) {
-        attach_if_stored(be);
-    }
-    status = read_from(be, known, true, &data);
-    if (status == 0) {
-        status = complete(&data);
-    }
-    if (status == 0) {
-        *ret = data;
-    }
-    return status;
-}
-
-static int file_read(void *impl, tosc_data *ret)
-{
-    return file_read_since(impl, NULL, ret);
-}
-
-int tosc__fb_peek(struct tosc__file_backend *be, const tosc_position *known,
-                  bool *ret_changed)
-{
-    const tosc_position nothing = {.stored = false};
-    tosc_data data;
-    int status = read_from(be, known->stored ? known : &nothing, false, &data);
-
-    if (status == 0) {
-        *ret_changed = known->stored != data.at.stored || known->version != data.at.version ||
-                       memcmp(known->store_id, data.at.store_id, 16) != 0;
-    }
-    return status;
-}
 
 /* ---- replacing ---- */
 
-static int64_t next_version(const struct tosc__state *state)
+static int64_t
+next_version(const struct tosc__state *state)
 {
     return state->stored ? state->version + 1 : 1;
 }
 
 /* The identity of the file that will take the place of be->file. */
-static int next_identity(struct tosc__file_backend *be, struct tosc__identity *ret)
+static int
+next_identity(struct tosc__file_backend *be, struct tosc__identity *ret)
 {
     uint64_t random[3] = {0, 0, 0};
     uint8_t store_id[16];
@@ -403,14 +55,18 @@ static int next_identity(struct tosc__file_backend *be, struct tosc__identity *r
     return 0;
 }
 
-static int sync_if_durable(struct tosc__file_backend *be, int fd, const char *path)
+static int
+sync_if_durable(struct tosc__file_backend *be, int fd, const char *path)
 {
     return be->durable ? tosc__sync_data(fd, path) : 0;
 }
 
-/* Somebody who removed the lock file may have let another process at our temporary name. */
-static int check_temporary(struct tosc__file_backend *be, const struct tosc__file *file,
-                           const char *temporary)
+/*
+ * Somebody who removed the lock file may have let another process at our temporary name.
+ */
+static int
+check_temporary(struct tosc__file_backend *be, const struct tosc__file *file,
+                const char *temporary)
 {
     struct stat about;
 
@@ -418,21 +74,23 @@ static int check_temporary(struct tosc__file_backend *be, const struct tosc__fil
         return tosc__fail_errno(errno, temporary, "cannot find the file just written,");
     }
     if (about.st_ino != file->inode || about.st_dev != file->device) {
-        return tosc__fail_path(TOSC_ESYSTEM, be->path,
-                               "%s was exchanged while it was written; is the lock file %s "
-                               "removed while the store is in use?",
-                               temporary, be->lock_path);
+        return tosc__fail_path(
+            TOSC_ESYSTEM, be->path,
+            "%s was exchanged while it was written; is the lock file %s "
+            "removed while the store is in use?",
+            temporary, be->lock_path);
     }
     return 0;
 }
 
 /*
- * Puts a finished file into the store's place: flush, rename, publish. `tail` is where its
- * records end. When the directory cannot be flushed after the rename, everybody sees the
- * new file, but nobody knows whether it would survive a power cut.
+ * Puts a finished file into the store's place: flush, rename, publish. `tail` is where
+ * its records end. When the directory cannot be flushed after the rename, everybody sees
+ * the new file, but nobody knows whether it would survive a power cut.
  */
-static int install(struct tosc__file_backend *be, struct tosc__file *file,
-                   const char *temporary, const struct tosc__place *tail)
+static int
+install(struct tosc__file_backend *be, struct tosc__file *file, const char *temporary,
+        const struct tosc__place *tail)
 {
     int status = sync_if_durable(be, file->fd, temporary);
 
@@ -466,9 +124,9 @@ static int install(struct tosc__file_backend *be, struct tosc__file *file,
         char reason[512];
 
         snprintf(reason, sizeof(reason), "%s", tosc_error_message());
-        status = tosc__fail_path(TOSC_EUNKNOWN, be->path,
-                                 "%s was replaced, but it may not survive a power cut: %s",
-                                 be->path, reason);
+        status = tosc__fail_path(
+            TOSC_EUNKNOWN, be->path,
+            "%s was replaced, but it may not survive a power cut: %s", be->path, reason);
     }
     tosc__fb_adopt(be, file);
     tosc__fb_publish(be);
@@ -477,14 +135,16 @@ static int install(struct tosc__file_backend *be, struct tosc__file *file,
 }
 
 /* Mode and owner are those of the file that is there, even when it is an empty one. */
-static int open_model(struct tosc__file_backend *be)
+static int
+open_model(struct tosc__file_backend *be)
 {
     return be->state.stored ? be->file->fd
                             : tosc__open(be->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 }
 
-static int replace(struct tosc__file_backend *be, const void *data, size_t size,
-                   const tosc_commit_id *id)
+static int
+replace(struct tosc__file_backend *be, const void *data, size_t size,
+        const tosc_commit_id *id)
 {
     struct tosc__identity identity;
     struct tosc__file *file;
@@ -496,8 +156,8 @@ static int replace(struct tosc__file_backend *be, const void *data, size_t size,
         return status;
     }
     model = open_model(be);
-    status = tosc__file_create(be->new_path, model, &identity, next_version(&be->state), id,
-                               data, size, &file);
+    status = tosc__file_create(be->new_path, model, &identity, next_version(&be->state),
+                               id, data, size, &file);
     if (model >= 0 && !be->state.stored) {
         close(model);
     }
@@ -510,13 +170,16 @@ static int replace(struct tosc__file_backend *be, const void *data, size_t size,
     return status;
 }
 
-static int check_size(uint64_t size)
+static int
+check_size(uint64_t size)
 {
-    return size < TOSC__PAYLOAD_MAX ? 0 : tosc__fail(TOSC_EINVAL, "the data are too large");
+    return size < TOSC__PAYLOAD_MAX ? 0
+                                    : tosc__fail(TOSC_EINVAL, "the data are too large");
 }
 
-static int file_write(void *impl, const void *holder, const void *data, size_t size,
-                      tosc_position *ret)
+static int
+file_write(void *impl, const void *holder, const void *data, size_t size,
+           tosc_position *ret)
 {
     struct tosc__file_backend *be = impl;
     int status = check_size(size);
@@ -529,26 +192,27 @@ static int file_write(void *impl, const void *holder, const void *data, size_t s
     }
     status = replace(be, data, size, NULL);
     if (status == 0) {
-        *ret = position_of_state(&be->state);
+        *ret = tosc__fb_position(&be->state);
     }
     tosc__fb_leave(be, holder);
     return status;
 }
 
-static bool write_allowed(const struct tosc__state *state, const int64_t *expected,
-                          const uint8_t *expected_id)
+static bool
+write_allowed(const struct tosc__state *state, const int64_t *expected,
+              const uint8_t *expected_id)
 {
     if (expected == NULL) {
         return !state->stored;
     }
-    return state->stored && state->version == *expected &&
-           (expected_id == NULL ||
-            memcmp(expected_id, state->store_id, sizeof(state->store_id)) == 0);
+    return state->stored && state->version == *expected
+           && (expected_id == NULL
+               || memcmp(expected_id, state->store_id, sizeof(state->store_id)) == 0);
 }
 
-static int file_try_write(void *impl, const void *holder, const void *data, size_t size,
-                          const int64_t *expected, const uint8_t *expected_id,
-                          tosc_position *ret)
+static int
+file_try_write(void *impl, const void *holder, const void *data, size_t size,
+               const int64_t *expected, const uint8_t *expected_id, tosc_position *ret)
 {
     struct tosc__file_backend *be = impl;
     int status = check_size(size);
@@ -559,10 +223,11 @@ static int file_try_write(void *impl, const void *holder, const void *data, size
     if (status != 0) {
         return status;
     }
-    status = write_allowed(&be->state, expected, expected_id) ? replace(be, data, size, NULL)
-                                                              : TOSC_ECONFLICT;
+    status = write_allowed(&be->state, expected, expected_id)
+                 ? replace(be, data, size, NULL)
+                 : TOSC_ECONFLICT;
     if (status == 0) {
-        *ret = position_of_state(&be->state);
+        *ret = tosc__fb_position(&be->state);
     }
     tosc__fb_leave(be, holder);
     return status;
@@ -570,7 +235,8 @@ static int file_try_write(void *impl, const void *holder, const void *data, size
 
 /* ---- appending ---- */
 
-static void publish_append(struct tosc__file_backend *be)
+static void
+publish_append(struct tosc__file_backend *be)
 {
     __atomic_store_n(&be->own_version, be->state.version, __ATOMIC_RELAXED);
     if (be->control != NULL) {
@@ -581,8 +247,9 @@ static void publish_append(struct tosc__file_backend *be)
 }
 
 /* Whether a record with this commit id lies behind the tail that we know. */
-static bool find_commit(struct tosc__file_backend *be, const tosc_commit_id *id,
-                        struct tosc__place *ret)
+static bool
+find_commit(struct tosc__file_backend *be, const tosc_commit_id *id,
+            struct tosc__place *ret)
 {
     const struct tosc__load load = {
         .limit = TOSC__NO_LIMIT, .after = INT64_MAX, .id = id};
@@ -590,8 +257,8 @@ static bool find_commit(struct tosc__file_backend *be, const tosc_commit_id *id,
     enum tosc__stop stop;
     bool found = false;
 
-    if (id == NULL || tosc__is_zero(id, sizeof(*id)) ||
-        tosc__file_load(be->file, be->path, &load, &place, &stop, NULL, &found) != 0) {
+    if (id == NULL || tosc__is_zero(id, sizeof(*id))
+        || tosc__file_load(be->file, be->path, &load, &place, &stop, NULL, &found) != 0) {
         return false;
     }
     *ret = place;
@@ -600,19 +267,20 @@ static bool find_commit(struct tosc__file_backend *be, const tosc_commit_id *id,
 
 /*
  * After a failed append: cuts the file back to the tail, so that nothing of the record is
- * left. Where not even that works, and the record cannot be found whole where flushing does not
- * matter, nobody knows what a later reader will see: the block stays dirty, so that the next
- * one to take the lock looks at the file.
+ * left. Where not even that works, and the record cannot be found whole where flushing
+ * does not matter, nobody knows what a later reader will see: the block stays dirty, so
+ * that the next one to take the lock looks at the file.
  */
-static int undo_append(struct tosc__file_backend *be, const tosc_commit_id *id, int failure)
+static int
+undo_append(struct tosc__file_backend *be, const tosc_commit_id *id, int failure)
 {
     char reason[512];
     struct tosc__place place;
 
     snprintf(reason, sizeof(reason), "%s", tosc_error_message());
 
-    if (tosc__truncate(be->file->fd, be->state.tail, be->path) == 0 &&
-        sync_if_durable(be, be->file->fd, be->path) == 0) {
+    if (tosc__truncate(be->file->fd, be->state.tail, be->path) == 0
+        && sync_if_durable(be, be->file->fd, be->path) == 0) {
         be->state.file_size = be->state.tail;
         tosc__fb_publish(be);
         /* The undoing left no message, so the failure's own stands. */
@@ -625,14 +293,16 @@ static int undo_append(struct tosc__file_backend *be, const tosc_commit_id *id, 
         publish_append(be);
         return 0;
     }
-    return tosc__fail_path(TOSC_EUNKNOWN, be->path,
-                           "it is not known whether a commit to %s was stored: %s, and it "
-                           "could not be undone: %s",
-                           be->path, reason, strerror(tosc_error_errno()));
+    return tosc__fail_path(
+        TOSC_EUNKNOWN, be->path,
+        "it is not known whether a commit to %s was stored: %s, and it "
+        "could not be undone: %s",
+        be->path, reason, strerror(tosc_error_errno()));
 }
 
-static int write_record(struct tosc__file_backend *be, const void *data, size_t size,
-                        const tosc_commit_id *id, uint64_t ahead)
+static int
+write_record(struct tosc__file_backend *be, const void *data, size_t size,
+             const tosc_commit_id *id, uint64_t ahead)
 {
     const struct tosc__place place = {be->state.tail, be->state.version};
     int status = tosc__file_append(be->file, be->path, &place, data, size, id, ahead);
@@ -640,8 +310,9 @@ static int write_record(struct tosc__file_backend *be, const void *data, size_t 
     return status == 0 ? sync_if_durable(be, be->file->fd, be->path) : status;
 }
 
-static int append(struct tosc__file_backend *be, const void *data, size_t size,
-                  const tosc_commit_id *id)
+static int
+append(struct tosc__file_backend *be, const void *data, size_t size,
+       const tosc_commit_id *id)
 {
     uint64_t end = be->state.tail + tosc__record_extent(size);
     uint64_t ahead = be->durable && end > be->state.file_size ? AHEAD : 0;
@@ -677,19 +348,38 @@ static int append(struct tosc__file_backend *be, const void *data, size_t size,
     return 0;
 }
 
-static int file_append(void *impl, const void *holder, const void *data, size_t size,
-                       const tosc_commit_id *id, const tosc_position *known, tosc_data *ret)
+/*
+ * Whether the block says that this very store has gone on since `known`. Then an append need not
+ * wait for the lock to learn that it comes too late.
+ */
+static bool
+has_gone_on(struct tosc__file_backend *be, const tosc_position *known)
+{
+    const struct tosc__control *control = tosc__fb_control(be);
+    struct tosc__state state;
+
+    return control != NULL && known->stored && tosc__control_read(control, &state)
+           && state.version > known->version
+           && memcmp(state.store_id, known->store_id, sizeof(state.store_id)) == 0;
+}
+
+static int
+file_append(void *impl, const void *holder, const void *data, size_t size,
+            const tosc_commit_id *id, const tosc_position *known, tosc_data *ret)
 {
     struct tosc__file_backend *be = impl;
     int status = check_size(size);
 
+    if (status == 0 && has_gone_on(be, known)) {
+        return TOSC_ECONFLICT;
+    }
     if (status == 0) {
         status = tosc__fb_enter(be, holder, TOSC__FOR_EVER);
     }
     if (status != 0) {
         return status;
     }
-    if (!is_at(&be->state, known)) {
+    if (!tosc__fb_is_at(&be->state, known)) {
         status = TOSC_ECONFLICT;
     } else if (!be->state.stored) {
         status = replace(be, data, size, id);
@@ -697,7 +387,7 @@ static int file_append(void *impl, const void *holder, const void *data, size_t 
         status = append(be, data, size, id);
     }
     if (status == 0) {
-        describe(&be->state, be->file, ret);
+        tosc__fb_describe(&be->state, be->file, ret);
     }
     tosc__fb_leave(be, holder);
     return status;
@@ -706,13 +396,13 @@ static int file_append(void *impl, const void *holder, const void *data, size_t 
 /* ---- compaction ---- */
 
 /* The place after the record of version of->version in the present file. */
-static int find_place(struct tosc__file_backend *be, const tosc_position *of,
-                      struct tosc__place *ret)
+static int
+find_place(struct tosc__file_backend *be, const tosc_position *of,
+           struct tosc__place *ret)
 {
-    const struct view view = {be->file, true, be->state.tail, be->state.version};
     struct tosc__place place;
 
-    if (!can_continue(&view, of, &place)) {
+    if (!tosc__fb_place_of(be->file, &be->state, of, &place)) {
         return TOSC_ECONFLICT;
     }
     while (place.version < of->version) {
@@ -725,8 +415,8 @@ static int find_place(struct tosc__file_backend *be, const tosc_position *of,
         if (status != 0) {
             return status;
         }
-        if (have < sizeof(bytes) || !tosc__record_decode(bytes, &be->file->identity,
-                                                         place.offset, &record)) {
+        if (have < sizeof(bytes)
+            || !tosc__record_decode(bytes, &be->file->identity, place.offset, &record)) {
             return tosc__file_damaged(be->path, &place);
         }
         place.offset += tosc__record_extent(record.length);
@@ -737,11 +427,12 @@ static int find_place(struct tosc__file_backend *be, const tosc_position *of,
 }
 
 /*
- * Only one compactor at a time prepares a file. Another one would fail anyway when the first
- * is done, as the base is a new one then; so it does not wait, which also keeps it from waiting
- * for somebody who waits for the lock that it holds itself.
+ * Only one compactor at a time prepares a file. Another one would fail anyway when the
+ * first is done, as the base is a new one then; so it does not wait, which also keeps it
+ * from waiting for somebody who waits for the lock that it holds itself.
  */
-static int begin_compaction(struct tosc__file_backend *be)
+static int
+begin_compaction(struct tosc__file_backend *be)
 {
     int status;
 
@@ -755,15 +446,17 @@ static int begin_compaction(struct tosc__file_backend *be)
     return status == TOSC_ETIMEDOUT ? TOSC_ECONFLICT : status;
 }
 
-static void end_compaction(struct tosc__file_backend *be)
+static void
+end_compaction(struct tosc__file_backend *be)
 {
     tosc__file_unlock(be->lock_fd, COMPACTION_BYTE);
     tosc__gate_leave(&be->compaction);
 }
 
 /* With the lock: whether the base is the one of `of`, and where its records end. */
-static int compaction_start(struct tosc__file_backend *be, const tosc_position *of,
-                            struct tosc__place *ret)
+static int
+compaction_start(struct tosc__file_backend *be, const tosc_position *of,
+                 struct tosc__place *ret)
 {
     if (!of->stored || !be->state.stored || of->cookie[0] != be->state.generation) {
         return TOSC_ECONFLICT;
@@ -772,8 +465,9 @@ static int compaction_start(struct tosc__file_backend *be, const tosc_position *
 }
 
 /* Puts what was appended after `of` behind the new base, and the file into place. */
-static int finish_compaction(struct tosc__file_backend *be, struct tosc__file *file,
-                             const tosc_position *of)
+static int
+finish_compaction(struct tosc__file_backend *be, struct tosc__file *file,
+                  const tosc_position *of)
 {
     struct tosc__place tail = tosc__file_after_base(file);
     struct tosc__place from;
@@ -791,10 +485,10 @@ static int finish_compaction(struct tosc__file_backend *be, struct tosc__file *f
 }
 
 /* The new base is written and flushed without the lock, as that takes long. */
-static int prepare_compaction(struct tosc__file_backend *be, const struct tosc__file *old,
-                              const struct tosc__identity *identity, const void *data,
-                              size_t size, const tosc_position *of,
-                              struct tosc__file **ret)
+static int
+prepare_compaction(struct tosc__file_backend *be, const struct tosc__file *old,
+                   const struct tosc__identity *identity, const void *data, size_t size,
+                   const tosc_position *of, struct tosc__file **ret)
 {
     int status = tosc__file_create(be->compact_path, old->fd, identity, of->version, NULL,
                                    data, size, ret);
@@ -809,8 +503,9 @@ static int prepare_compaction(struct tosc__file_backend *be, const struct tosc__
     return status;
 }
 
-static int file_compact(void *impl, const void *holder, const void *data, size_t size,
-                        const tosc_position *of, tosc_data *ret)
+static int
+file_compact(void *impl, const void *holder, const void *data, size_t size,
+             const tosc_position *of, tosc_data *ret)
 {
     struct tosc__file_backend *be = impl;
     struct tosc__identity identity;
@@ -841,7 +536,7 @@ static int file_compact(void *impl, const void *holder, const void *data, size_t
             if (status == 0) {
                 status = finish_compaction(be, file, of);
                 if (status == 0) {
-                    describe(&be->state, be->file, ret);
+                    tosc__fb_describe(&be->state, be->file, ret);
                 }
                 tosc__fb_leave(be, holder);
             } else {
@@ -857,7 +552,8 @@ static int file_compact(void *impl, const void *holder, const void *data, size_t
 
 /* ---- the lock ---- */
 
-static int file_lock(void *impl, const void *holder, int64_t deadline_ns)
+static int
+file_lock(void *impl, const void *holder, int64_t deadline_ns)
 {
     struct tosc__file_backend *be = impl;
     int status;
@@ -872,7 +568,8 @@ static int file_lock(void *impl, const void *holder, int64_t deadline_ns)
     return status;
 }
 
-static int file_unlock(void *impl, const void *holder)
+static int
+file_unlock(void *impl, const void *holder)
 {
     struct tosc__file_backend *be = impl;
 
@@ -886,27 +583,32 @@ static int file_unlock(void *impl, const void *holder)
 
 /* ---- life ---- */
 
-static struct tosc__file_backend *of_node(struct tosc__fork_node *node)
+static struct tosc__file_backend *
+of_node(struct tosc__fork_node *node)
 {
-    return (struct tosc__file_backend *)((char *)node -
-                                         offsetof(struct tosc__file_backend, node));
+    return (struct tosc__file_backend *)((char *)node
+                                         - offsetof(struct tosc__file_backend, node));
 }
 
-static void freeze(struct tosc__fork_node *node)
+static void
+freeze(struct tosc__fork_node *node)
 {
     pthread_mutex_lock(&of_node(node)->mutex);
 }
 
-static void thaw(struct tosc__fork_node *node)
+static void
+thaw(struct tosc__fork_node *node)
 {
     pthread_mutex_unlock(&of_node(node)->mutex);
 }
 
 /*
- * The child lets go of the open file description that carries its parent's lock, and of its
- * inotify queues. The mappings may stay, and the data file, which is only used with offsets.
+ * The child lets go of the open file description that carries its parent's lock, and of
+ * its inotify queues. The mappings may stay, and the data file, which is only used with
+ * offsets.
  */
-static void renew(struct tosc__fork_node *node)
+static void
+renew(struct tosc__fork_node *node)
 {
     struct tosc__file_backend *be = of_node(node);
 
@@ -914,7 +616,8 @@ static void renew(struct tosc__fork_node *node)
         close(be->lock_fd);
         be->lock_fd = -1;
     }
-    for (struct tosc__waiter *waiter = be->waiters; waiter != NULL; waiter = waiter->next) {
+    for (struct tosc__waiter *waiter = be->waiters; waiter != NULL;
+         waiter = waiter->next) {
         if (waiter->fd >= 0) {
             close(waiter->fd);
         }
@@ -925,10 +628,11 @@ static void renew(struct tosc__fork_node *node)
     be->armed = 0;
     be->gate = (struct tosc__gate){.word = 0};
     be->compaction = (struct tosc__gate){.word = 0};
-    pthread_mutex_init(&be->mutex, NULL);
+    pthread_mutex_unlock(&be->mutex); /* which the thread that forked took: we are it */
 }
 
-static void free_backend(struct tosc__file_backend *be)
+static void
+free_backend(struct tosc__file_backend *be)
 {
     free(be->path);
     free(be->lock_path);
@@ -938,7 +642,8 @@ static void free_backend(struct tosc__file_backend *be)
     free(be);
 }
 
-static void file_destroy(void *impl)
+static void
+file_destroy(void *impl)
 {
     struct tosc__file_backend *be = impl;
 
@@ -975,24 +680,26 @@ static const struct tosc_backend_ops file_ops = {
     .size = sizeof(file_ops),
     .name = "file",
     .destroy = file_destroy,
-    .read = file_read,
+    .read = tosc__fb_read,
     .write = file_write,
     .try_write = file_try_write,
     .wait = tosc__fb_wait,
     .append = file_append,
-    .read_since = file_read_since,
+    .read_since = tosc__fb_read_since,
     .changed = tosc__fb_changed,
     .compact = file_compact,
     .lock = file_lock,
     .unlock = file_unlock,
 };
 
-static int no_memory(void)
+static int
+no_memory(void)
 {
     return tosc__fail(TOSC_ENOMEM, "not enough memory for a file backend");
 }
 
-static char *join(const char *a, const char *between, const char *b)
+static char *
+join(const char *a, const char *between, const char *b)
 {
     size_t size = strlen(a) + strlen(between) + strlen(b) + 1;
     char *joined = tosc__sys.malloc(size);
@@ -1004,11 +711,13 @@ static char *join(const char *a, const char *between, const char *b)
 }
 
 /*
- * The path with its directory made absolute, so that a later chdir() does not matter. A link to
- * an existing file is followed here once and for all: replacing shall replace its target.
+ * The path with its directory made absolute, so that a later chdir() does not matter. A
+ * link to an existing file is followed here once and for all: replacing shall replace its
+ * target.
  */
-static int resolve(const char *path, const char *what, bool follow, char **ret_path,
-                   char **ret_directory)
+static int
+resolve(const char *path, const char *what, bool follow, char **ret_path,
+        char **ret_directory)
 {
     char resolved[PATH_MAX];
     char copy[PATH_MAX];
@@ -1031,26 +740,29 @@ static int resolve(const char *path, const char *what, bool follow, char **ret_p
     }
     slash = strrchr(copy, '/');
     name = slash != NULL ? slash + 1 : copy;
-    if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-        (lstat(copy, &about) == 0 && S_ISDIR(about.st_mode))) {
-        return tosc__fail_errno(EISDIR, path, "the %s must name a file, not a directory:", what);
+    if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0
+        || (lstat(copy, &about) == 0 && S_ISDIR(about.st_mode))) {
+        return tosc__fail_errno(EISDIR, path,
+                                "the %s must name a file, not a directory:", what);
     }
     if (slash != NULL) {
         copy[slash - copy] = '\0';
     }
     if (realpath(slash == NULL ? "." : copy[0] == '\0' ? "/" : copy, resolved) == NULL) {
-        return tosc__fail_errno(errno, path,
-                                "the directory of the %s must exist and be accessible:", what);
+        return tosc__fail_errno(
+            errno, path, "the directory of the %s must exist and be accessible:", what);
     }
     if (stat(resolved, &about) == 0 && !S_ISDIR(about.st_mode)) {
-        return tosc__fail_errno(ENOTDIR, path, "the directory of the %s is not one:", what);
+        return tosc__fail_errno(ENOTDIR, path,
+                                "the directory of the %s is not one:", what);
     }
     *ret_path = join(resolved, strcmp(resolved, "/") == 0 ? "" : "/", name);
     *ret_directory = join(resolved, "", "");
     return *ret_path != NULL && *ret_directory != NULL ? 0 : no_memory();
 }
 
-static int set_paths(struct tosc__file_backend *be, const char *path, const char *lock_path)
+static int
+set_paths(struct tosc__file_backend *be, const char *path, const char *lock_path)
 {
     char *lock_directory = NULL;
     int status = resolve(path, "path of the store", true, &be->path, &be->directory);
@@ -1080,7 +792,8 @@ static int set_paths(struct tosc__file_backend *be, const char *path, const char
     return 0;
 }
 
-static int set_kind(struct tosc__file_backend *be, const tosc_file_options *options)
+static int
+set_kind(struct tosc__file_backend *be, const tosc_file_options *options)
 {
     struct tosc__filesystem filesystem;
     int status = tosc__filesystem_of(be->directory, &filesystem);
@@ -1088,15 +801,17 @@ static int set_kind(struct tosc__file_backend *be, const tosc_file_options *opti
     if (status != 0) {
         return status;
     }
-    be->local = !filesystem.network && !options->shared_by_hosts && tosc__boot_id(be->boot_id);
+    be->local =
+        !filesystem.network && !options->shared_by_hosts && tosc__boot_id(be->boot_id);
     be->durable = !options->not_durable && !filesystem.volatile_memory;
     be->poll_ms = options->poll_ms > 0 ? options->poll_ms : 100;
     be->poll_pause = TOSC__MS;
     return 0;
 }
 
-int tosc_backend_file_new(const char *path, const tosc_file_options *options,
-                          tosc_backend **ret)
+int
+tosc_backend_file_new(const char *path, const tosc_file_options *options,
+                      tosc_backend **ret)
 {
     const tosc_file_options defaults = {.lock_path = NULL};
     struct tosc__file_backend *be = tosc__sys.malloc(sizeof(*be));

@@ -1,14 +1,14 @@
 /*
  * The in-process backend: a base blob and the blobs appended to it, in memory.
  *
- * One mutex guards everything; it is held for a copy of pointers, never for a copy of bytes,
- * so readers do not wait for writers to speak of. `version` is also read without it, by
- * changed(). Appended blobs lie in an array, the i-th leading to version base_version + i + 1, so
- * that what came after a version is found by subtraction.
+ * One mutex guards everything; it is held for a copy of pointers, never for a copy of
+ * bytes, so readers do not wait for writers to speak of. `version` is also read without
+ * it, by changed(). Appended blobs lie in an array, the i-th leading to version
+ * base_version + i + 1, so that what came after a version is found by subtraction.
  *
  * The exclusive lock is the field `holder`; those who wait for it sleep on the futex
- * `unlocks`. Those who wait for a change sleep in poll() on an eventfd of their own, kept for
- * the next wait. Since every commit comes from this process, and mostly from the very
+ * `unlocks`. Those who wait for a change sleep in poll() on an eventfd of their own, kept
+ * for the next wait. Since every commit comes from this process, and mostly from the very
  * Manager whose watcher waits, a waiter that has reported a change takes no wake-up for
  * QUIET_NS: a loop of commits then costs its watcher a few hundred wake-ups a second, not
  * one for each.
@@ -63,7 +63,8 @@ struct inproc {
 
 /* ---- the state; with the mutex held ---- */
 
-static tosc_position position_of(const struct inproc *in, int64_t version)
+static tosc_position
+position_of(const struct inproc *in, int64_t version)
 {
     tosc_position at = {.stored = version != 0};
 
@@ -75,25 +76,28 @@ static tosc_position position_of(const struct inproc *in, int64_t version)
     return at;
 }
 
-static bool is_at(const struct inproc *in, const tosc_position *known)
+static bool
+is_at(const struct inproc *in, const tosc_position *known)
 {
     int64_t version = __atomic_load_n(&in->version, __ATOMIC_ACQUIRE);
 
     if (!known->stored) {
         return version == 0;
     }
-    return version == known->version &&
-           memcmp(known->store_id, in->store_id, sizeof(in->store_id)) == 0;
+    return version == known->version
+           && memcmp(known->store_id, in->store_id, sizeof(in->store_id)) == 0;
 }
 
-static void describe(const struct inproc *in, tosc_data *ret)
+static void
+describe(const struct inproc *in, tosc_data *ret)
 {
     *ret = (tosc_data){.at = position_of(in, in->version),
                        .base_bytes = in->base != NULL ? in->base->size : 0,
                        .tail_bytes = in->tail_bytes};
 }
 
-static void wake_waiters(struct inproc *in)
+static void
+wake_waiters(struct inproc *in)
 {
     for (struct waiter *waiter = in->waiting; waiter != NULL; waiter = waiter->next) {
         if (waiter->armed) {
@@ -103,7 +107,8 @@ static void wake_waiters(struct inproc *in)
     }
 }
 
-static void set_version(struct inproc *in, int64_t version)
+static void
+set_version(struct inproc *in, int64_t version)
 {
     __atomic_store_n(&in->version, version, __ATOMIC_RELEASE);
     if (in->waiting != NULL) {
@@ -112,7 +117,8 @@ static void set_version(struct inproc *in, int64_t version)
 }
 
 /* Takes the mutex when no other holder has the lock. */
-static int enter(struct inproc *in, const void *holder, int64_t deadline_ns)
+static int
+enter(struct inproc *in, const void *holder, int64_t deadline_ns)
 {
     pthread_mutex_lock(&in->mutex);
     while (in->holder != NULL && in->holder != holder) {
@@ -126,23 +132,27 @@ static int enter(struct inproc *in, const void *holder, int64_t deadline_ns)
         in->lock_waiters--;
         if (status != 0) {
             pthread_mutex_unlock(&in->mutex);
-            return status == TOSC_EINTR ? tosc__lock_interrupted() : tosc__lock_timed_out();
+            return status == TOSC_EINTR ? tosc__lock_interrupted()
+                                        : tosc__lock_timed_out();
         }
     }
     return 0;
 }
 
-static void leave(struct inproc *in)
+static void
+leave(struct inproc *in)
 {
     pthread_mutex_unlock(&in->mutex);
 }
 
-static int no_memory(void)
+static int
+no_memory(void)
 {
     return tosc__fail(TOSC_ENOMEM, "not enough memory for the stored data");
 }
 
-static tosc_blob *blob_of(const void *data, size_t size)
+static tosc_blob *
+blob_of(const void *data, size_t size)
 {
     tosc_blob *blob = tosc_blob_new(size);
 
@@ -162,7 +172,8 @@ struct run {
     tosc_blob *few[16];
 };
 
-static int run_take(struct run *run, tosc_blob *first, tosc_blob *const *rest, size_t count)
+static int
+run_take(struct run *run, tosc_blob *first, tosc_blob *const *rest, size_t count)
 {
     size_t all = count + (first != NULL);
 
@@ -184,8 +195,12 @@ static int run_take(struct run *run, tosc_blob *first, tosc_blob *const *rest, s
     return 0;
 }
 
-/* Joins the blobs and gives the run up. NULL: no memory. A single one is handed on as it is. */
-static tosc_blob *run_join(struct run *run)
+/*
+ * Joins the blobs and gives the run up. NULL: no memory. A single one is handed on as it
+ * is.
+ */
+static tosc_blob *
+run_join(struct run *run)
 {
     tosc_blob *joined;
     size_t at = 0;
@@ -208,14 +223,16 @@ static tosc_blob *run_join(struct run *run)
     return joined;
 }
 
-static bool can_continue(const struct inproc *in, const tosc_position *known)
+static bool
+can_continue(const struct inproc *in, const tosc_position *known)
 {
-    return known != NULL && known->stored && in->version != 0 &&
-           known->version >= in->base_version && known->version <= in->version &&
-           memcmp(known->store_id, in->store_id, sizeof(in->store_id)) == 0;
+    return known != NULL && known->stored && in->version != 0
+           && known->version >= in->base_version && known->version <= in->version
+           && memcmp(known->store_id, in->store_id, sizeof(in->store_id)) == 0;
 }
 
-static int inproc_read_since(void *impl, const tosc_position *known, tosc_data *ret)
+static int
+inproc_read_since(void *impl, const tosc_position *known, tosc_data *ret)
 {
     struct inproc *in = impl;
     struct run run = {.count = 0};
@@ -243,12 +260,14 @@ static int inproc_read_since(void *impl, const tosc_position *known, tosc_data *
     return status;
 }
 
-static int inproc_read(void *impl, tosc_data *ret)
+static int
+inproc_read(void *impl, tosc_data *ret)
 {
     return inproc_read_since(impl, NULL, ret);
 }
 
-static int inproc_changed(void *impl, const tosc_position *known)
+static int
+inproc_changed(void *impl, const tosc_position *known)
 {
     return !is_at(impl, known);
 }
@@ -263,7 +282,8 @@ struct dropped {
     bool free_tail;
 };
 
-static void drop(const struct dropped *dropped)
+static void
+drop(const struct dropped *dropped)
 {
     tosc_blob_unref(dropped->base);
     for (size_t i = 0; i < dropped->count; i++) {
@@ -274,8 +294,8 @@ static void drop(const struct dropped *dropped)
     }
 }
 
-static void set_base(struct inproc *in, tosc_blob *base, int64_t version,
-                     struct dropped *ret_dropped)
+static void
+set_base(struct inproc *in, tosc_blob *base, int64_t version, struct dropped *ret_dropped)
 {
     *ret_dropped = (struct dropped){in->base, in->tail, in->tail_count, true};
     in->base = base;
@@ -288,20 +308,22 @@ static void set_base(struct inproc *in, tosc_blob *base, int64_t version,
     set_version(in, version);
 }
 
-static bool write_allowed(const struct inproc *in, const int64_t *expected,
-                          const uint8_t *expected_id)
+static bool
+write_allowed(const struct inproc *in, const int64_t *expected,
+              const uint8_t *expected_id)
 {
     if (expected == NULL) {
         return in->version == 0;
     }
-    return in->version != 0 && in->version == *expected &&
-           (expected_id == NULL ||
-            memcmp(expected_id, in->store_id, sizeof(in->store_id)) == 0);
+    return in->version != 0 && in->version == *expected
+           && (expected_id == NULL
+               || memcmp(expected_id, in->store_id, sizeof(in->store_id)) == 0);
 }
 
-static int replace(struct inproc *in, const void *holder, const void *data, size_t size,
-                   bool checked, const int64_t *expected, const uint8_t *expected_id,
-                   tosc_position *ret)
+static int
+replace(struct inproc *in, const void *holder, const void *data, size_t size,
+        bool checked, const int64_t *expected, const uint8_t *expected_id,
+        tosc_position *ret)
 {
     tosc_blob *blob = blob_of(data, size);
     struct dropped dropped = {.count = 0};
@@ -327,20 +349,22 @@ static int replace(struct inproc *in, const void *holder, const void *data, size
     return status;
 }
 
-static int inproc_write(void *impl, const void *holder, const void *data, size_t size,
-                        tosc_position *ret)
+static int
+inproc_write(void *impl, const void *holder, const void *data, size_t size,
+             tosc_position *ret)
 {
     return replace(impl, holder, data, size, false, NULL, NULL, ret);
 }
 
-static int inproc_try_write(void *impl, const void *holder, const void *data, size_t size,
-                            const int64_t *expected, const uint8_t *expected_id,
-                            tosc_position *ret)
+static int
+inproc_try_write(void *impl, const void *holder, const void *data, size_t size,
+                 const int64_t *expected, const uint8_t *expected_id, tosc_position *ret)
 {
     return replace(impl, holder, data, size, true, expected, expected_id, ret);
 }
 
-static int make_room(struct inproc *in)
+static int
+make_room(struct inproc *in)
 {
     size_t room = in->tail_room < 8 ? 16 : in->tail_room * 2;
     tosc_blob **tail;
@@ -361,7 +385,8 @@ static int make_room(struct inproc *in)
     return 0;
 }
 
-static int append_blob(struct inproc *in, tosc_blob *blob)
+static int
+append_blob(struct inproc *in, tosc_blob *blob)
 {
     int status = make_room(in);
 
@@ -374,9 +399,9 @@ static int append_blob(struct inproc *in, tosc_blob *blob)
     return 0;
 }
 
-static int inproc_append(void *impl, const void *holder, const void *data, size_t size,
-                         const tosc_commit_id *id, const tosc_position *known,
-                         tosc_data *ret)
+static int
+inproc_append(void *impl, const void *holder, const void *data, size_t size,
+              const tosc_commit_id *id, const tosc_position *known, tosc_data *ret)
 {
     struct inproc *in = impl;
     struct dropped dropped = {.count = 0};
@@ -411,8 +436,9 @@ static int inproc_append(void *impl, const void *holder, const void *data, size_
     return status;
 }
 
-static int inproc_compact(void *impl, const void *holder, const void *data, size_t size,
-                          const tosc_position *of, tosc_data *ret)
+static int
+inproc_compact(void *impl, const void *holder, const void *data, size_t size,
+               const tosc_position *of, tosc_data *ret)
 {
     struct inproc *in = impl;
     struct dropped dropped = {.count = 0};
@@ -461,7 +487,8 @@ static int inproc_compact(void *impl, const void *holder, const void *data, size
     return status;
 }
 
-static int inproc_lock(void *impl, const void *holder, int64_t deadline_ns)
+static int
+inproc_lock(void *impl, const void *holder, int64_t deadline_ns)
 {
     struct inproc *in = impl;
     int status;
@@ -477,7 +504,8 @@ static int inproc_lock(void *impl, const void *holder, int64_t deadline_ns)
     return status;
 }
 
-static int inproc_unlock(void *impl, const void *holder)
+static int
+inproc_unlock(void *impl, const void *holder)
 {
     struct inproc *in = impl;
     int status = 0;
@@ -501,7 +529,8 @@ static int inproc_unlock(void *impl, const void *holder)
 /* ---- waiting ---- */
 
 /* NULL: failed, with *ret_status. */
-static struct waiter *waiter_take(struct inproc *in, int *ret_status)
+static struct waiter *
+waiter_take(struct inproc *in, int *ret_status)
 {
     struct waiter *waiter;
     int error = ENOMEM;
@@ -532,7 +561,8 @@ static struct waiter *waiter_take(struct inproc *in, int *ret_status)
     return waiter;
 }
 
-static void waiter_give(struct inproc *in, struct waiter *waiter)
+static void
+waiter_give(struct inproc *in, struct waiter *waiter)
 {
     struct waiter **link = &in->waiting;
     eventfd_t ignored;
@@ -551,8 +581,9 @@ static void waiter_give(struct inproc *in, struct waiter *waiter)
 }
 
 /* Says whether to report a change now; else until when to sleep. */
-static bool look(struct inproc *in, const tosc_position *known, struct waiter *waiter,
-                 int64_t *ret_until)
+static bool
+look(struct inproc *in, const tosc_position *known, struct waiter *waiter,
+     int64_t *ret_until)
 {
     int64_t now = tosc__now();
     bool report = false;
@@ -571,8 +602,9 @@ static bool look(struct inproc *in, const tosc_position *known, struct waiter *w
     return report;
 }
 
-static int inproc_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
-                       const tosc_event *stop, bool *ret_changed)
+static int
+inproc_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
+            const tosc_event *stop, bool *ret_changed)
 {
     struct inproc *in = impl;
     int64_t deadline = tosc__deadline(timeout_ms);
@@ -604,23 +636,27 @@ static int inproc_wait(void *impl, const tosc_position *known, int64_t timeout_m
 
 /* ---- life ---- */
 
-static struct inproc *of_node(struct tosc__fork_node *node)
+static struct inproc *
+of_node(struct tosc__fork_node *node)
 {
     return (struct inproc *)((char *)node - offsetof(struct inproc, node));
 }
 
-static void freeze(struct tosc__fork_node *node)
+static void
+freeze(struct tosc__fork_node *node)
 {
     pthread_mutex_lock(&of_node(node)->mutex);
 }
 
-static void thaw(struct tosc__fork_node *node)
+static void
+thaw(struct tosc__fork_node *node)
 {
     pthread_mutex_unlock(&of_node(node)->mutex);
 }
 
 /* The waiters and the lock's holder are threads of the parent. */
-static void renew(struct tosc__fork_node *node)
+static void
+renew(struct tosc__fork_node *node)
 {
     struct inproc *in = of_node(node);
 
@@ -634,10 +670,11 @@ static void renew(struct tosc__fork_node *node)
     in->idle = NULL;
     in->holder = NULL;
     in->lock_waiters = 0;
-    pthread_mutex_init(&in->mutex, NULL);
+    pthread_mutex_unlock(&in->mutex); /* which the thread that forked took: we are it */
 }
 
-static void inproc_destroy(void *impl)
+static void
+inproc_destroy(void *impl)
 {
     struct inproc *in = impl;
     struct dropped all = {in->base, in->tail, in->tail_count, true};
@@ -671,7 +708,8 @@ static const struct tosc_backend_ops inproc_ops = {
     .unlock = inproc_unlock,
 };
 
-int tosc_backend_inproc_new(tosc_backend **ret)
+int
+tosc_backend_inproc_new(tosc_backend **ret)
 {
     struct inproc *in = tosc__sys.malloc(sizeof(*in));
     tosc_backend *backend;

@@ -12,7 +12,8 @@
 
 #include "core/sys.h"
 
-tosc_blob *tosc_blob_new(size_t size)
+tosc_blob *
+tosc_blob_new(size_t size)
 {
     tosc_blob *blob;
 
@@ -28,7 +29,8 @@ tosc_blob *tosc_blob_new(size_t size)
     return blob;
 }
 
-tosc_blob *tosc_blob_ref(tosc_blob *blob)
+tosc_blob *
+tosc_blob_ref(tosc_blob *blob)
 {
     if (blob != NULL) {
         __atomic_fetch_add(&blob->refs, 1, __ATOMIC_RELAXED);
@@ -36,7 +38,8 @@ tosc_blob *tosc_blob_ref(tosc_blob *blob)
     return blob;
 }
 
-tosc_blob *tosc_blob_unref(tosc_blob *blob)
+tosc_blob *
+tosc_blob_unref(tosc_blob *blob)
 {
     if (blob != NULL && __atomic_sub_fetch(&blob->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         free(blob);

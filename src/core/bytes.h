@@ -8,19 +8,22 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline void tosc__put32(void *to, uint32_t value)
+static inline void
+tosc__put32(void *to, uint32_t value)
 {
     value = htole32(value);
     memcpy(to, &value, sizeof(value));
 }
 
-static inline void tosc__put64(void *to, uint64_t value)
+static inline void
+tosc__put64(void *to, uint64_t value)
 {
     value = htole64(value);
     memcpy(to, &value, sizeof(value));
 }
 
-static inline uint32_t tosc__get32(const void *from)
+static inline uint32_t
+tosc__get32(const void *from)
 {
     uint32_t value;
 
@@ -28,7 +31,8 @@ static inline uint32_t tosc__get32(const void *from)
     return le32toh(value);
 }
 
-static inline uint64_t tosc__get64(const void *from)
+static inline uint64_t
+tosc__get64(const void *from)
 {
     uint64_t value;
 
@@ -37,7 +41,8 @@ static inline uint64_t tosc__get64(const void *from)
 }
 
 /* Whether all bytes are zero; true for none. */
-static inline bool tosc__is_zero(const void *bytes, size_t size)
+static inline bool
+tosc__is_zero(const void *bytes, size_t size)
 {
     const unsigned char *at = bytes;
 

@@ -1,10 +1,11 @@
 /*
- * CRC-32C (Castagnoli), by the processor's instruction where there is one, else by tables.
+ * CRC-32C (Castagnoli), by the processor's instruction where there is one, else by
+ * tables.
  *
  * The choice is made once, before main. The instruction takes 8 bytes per 3 cycles in one
- * chain, so long runs go in three chains at a time, whose results are joined by shifting the
- * earlier ones over the bytes that the later ones covered (a multiplication in GF(2), done
- * with tables for the one stride that is used).
+ * chain, so long runs go in three chains at a time, whose results are joined by shifting
+ * the earlier ones over the bytes that the later ones covered (a multiplication in GF(2),
+ * done with tables for the one stride that is used).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,14 +22,16 @@
 static uint32_t slices[8][256];
 static uint32_t shift_stride[4][256];
 
-static uint32_t shift_by_tables(uint32_t crc)
+static uint32_t
+shift_by_tables(uint32_t crc)
 {
-    return shift_stride[0][crc & 0xff] ^ shift_stride[1][crc >> 8 & 0xff] ^
-           shift_stride[2][crc >> 16 & 0xff] ^ shift_stride[3][crc >> 24];
+    return shift_stride[0][crc & 0xff] ^ shift_stride[1][crc >> 8 & 0xff]
+           ^ shift_stride[2][crc >> 16 & 0xff] ^ shift_stride[3][crc >> 24];
 }
 
 /* All here work on the raw register, without the inversions before and after. */
-static uint32_t update_portable(uint32_t crc, const unsigned char *at, size_t size)
+static uint32_t
+update_portable(uint32_t crc, const unsigned char *at, size_t size)
 {
     while (size >= 8) {
         uint64_t word = tosc__get64(at) ^ crc;
@@ -47,8 +50,8 @@ static uint32_t update_portable(uint32_t crc, const unsigned char *at, size_t si
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint64_t chain(uint64_t crc,
-                                                        const unsigned char *at)
+__attribute__((target("sse4.2"))) static uint64_t
+chain(uint64_t crc, const unsigned char *at)
 {
     return __builtin_ia32_crc32di(crc, tosc__get64(at));
 }
@@ -85,7 +88,8 @@ update_sse42(uint32_t crc, const unsigned char *at, size_t size)
 
 static uint32_t (*update)(uint32_t, const unsigned char *, size_t) = update_portable;
 
-__attribute__((constructor)) static void prepare(void)
+__attribute__((constructor)) static void
+prepare(void)
 {
     static const unsigned char zeros[STRIDE];
 
@@ -117,12 +121,14 @@ __attribute__((constructor)) static void prepare(void)
 #endif
 }
 
-uint32_t tosc__crc32c(uint32_t crc, const void *bytes, size_t size)
+uint32_t
+tosc__crc32c(uint32_t crc, const void *bytes, size_t size)
 {
     return ~update(~crc, bytes, size);
 }
 
-uint32_t tosc__crc32c_portable(uint32_t crc, const void *bytes, size_t size)
+uint32_t
+tosc__crc32c_portable(uint32_t crc, const void *bytes, size_t size)
 {
     return ~update_portable(~crc, bytes, size);
 }

@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /*
- * The checksum of `size` bytes that follow bytes whose checksum is `crc` (0: nothing before).
- * So crc(a ‖ b) is tosc__crc32c(tosc__crc32c(0, a, …), b, …).
+ * The checksum of `size` bytes that follow bytes whose checksum is `crc` (0: nothing
+ * before). So crc(a ‖ b) is tosc__crc32c(tosc__crc32c(0, a, …), b, …).
  */
 uint32_t tosc__crc32c(uint32_t crc, const void *bytes, size_t size);
 

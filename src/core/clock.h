@@ -9,7 +9,8 @@
 #define TOSC__MS INT64_C(1000000)
 #define TOSC__SECOND INT64_C(1000000000)
 
-static inline int64_t tosc__clock_read(clockid_t clock)
+static inline int64_t
+tosc__clock_read(clockid_t clock)
 {
     struct timespec now;
 
@@ -17,19 +18,22 @@ static inline int64_t tosc__clock_read(clockid_t clock)
     return now.tv_sec * TOSC__SECOND + now.tv_nsec;
 }
 
-static inline int64_t tosc__now(void)
+static inline int64_t
+tosc__now(void)
 {
     return tosc__clock_read(CLOCK_MONOTONIC);
 }
 
 /* A few milliseconds coarse and four times as cheap. */
-static inline int64_t tosc__now_coarse(void)
+static inline int64_t
+tosc__now_coarse(void)
 {
     return tosc__clock_read(CLOCK_MONOTONIC_COARSE);
 }
 
 /* The deadline that is timeout_ms away; negative: for ever. */
-static inline int64_t tosc__deadline(int64_t timeout_ms)
+static inline int64_t
+tosc__deadline(int64_t timeout_ms)
 {
     int64_t now = tosc__now();
 
@@ -39,7 +43,8 @@ static inline int64_t tosc__deadline(int64_t timeout_ms)
     return now + timeout_ms * TOSC__MS;
 }
 
-static inline struct timespec tosc__timespec(int64_t ns)
+static inline struct timespec
+tosc__timespec(int64_t ns)
 {
     return (struct timespec){.tv_sec = ns / TOSC__SECOND, .tv_nsec = ns % TOSC__SECOND};
 }

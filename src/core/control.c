@@ -2,13 +2,13 @@
  * The control block.
  *
  * Fields are published under a sequence that is odd while they change. Every store of a
- * field is a release and every load an acquire, so a reader that sees a new field also sees
- * the odd sequence before it; no fences are needed. Readers never wait for a writer: after a
- * few tries they go to the data file instead.
+ * field is a release and every load an acquire, so a reader that sees a new field also
+ * sees the odd sequence before it; no fences are needed. Readers never wait for a writer:
+ * after a few tries they go to the data file instead.
  *
  * `dirty` is the writer's own mark. It is set before the first byte of the data file
- * changes and cleared when the result is published, so whoever takes the lock and finds it
- * set knows that its last holder died in between.
+ * changes and cleared when the result is published, so whoever takes the lock and finds
+ * it set knows that its last holder died in between.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -30,7 +30,8 @@ static_assert(offsetof(struct tosc__control, waiters) == 128, "documented layout
 
 static const unsigned char magic[8] = {'T', 'O', 'S', 'C', 'l', 'c', 'k', '1'};
 
-static uint64_t magic_word(void)
+static uint64_t
+magic_word(void)
 {
     uint64_t word;
 
@@ -38,26 +39,30 @@ static uint64_t magic_word(void)
     return word;
 }
 
-bool tosc__control_is_magic(const unsigned char bytes[8])
+bool
+tosc__control_is_magic(const unsigned char bytes[8])
 {
     return memcmp(bytes, magic, sizeof(magic)) == 0;
 }
 
-bool tosc__control_usable(const struct tosc__control *control, const uint8_t boot_id[16])
+bool
+tosc__control_usable(const struct tosc__control *control, const uint8_t boot_id[16])
 {
     uint64_t words[2];
 
     memcpy(words, boot_id, sizeof(words));
-    return LOAD(magic) == magic_word() && LOAD(boot_id[0]) == words[0] &&
-           LOAD(boot_id[1]) == words[1];
+    return LOAD(magic) == magic_word() && LOAD(boot_id[0]) == words[0]
+           && LOAD(boot_id[1]) == words[1];
 }
 
-bool tosc__control_is_dirty(const struct tosc__control *control)
+bool
+tosc__control_is_dirty(const struct tosc__control *control)
 {
     return LOAD(dirty) != 0;
 }
 
-bool tosc__control_read(const struct tosc__control *control, struct tosc__state *ret)
+bool
+tosc__control_read(const struct tosc__control *control, struct tosc__state *ret)
 {
     for (int i = 0; i < TRIES; i++) {
         uint32_t before = LOAD(sequence);
@@ -87,13 +92,15 @@ bool tosc__control_read(const struct tosc__control *control, struct tosc__state 
     return false;
 }
 
-void tosc__control_begin(struct tosc__control *control)
+void
+tosc__control_begin(struct tosc__control *control)
 {
     STORE(dirty, 1);
 }
 
-void tosc__control_publish(struct tosc__control *control, const uint8_t boot_id[16],
-                           const struct tosc__state *state)
+void
+tosc__control_publish(struct tosc__control *control, const uint8_t boot_id[16],
+                      const struct tosc__state *state)
 {
     uint32_t sequence = LOAD(sequence) | 1;
     uint64_t words[2];
@@ -118,8 +125,9 @@ void tosc__control_publish(struct tosc__control *control, const uint8_t boot_id[
     STORE(dirty, 0);
 }
 
-void tosc__control_advance(struct tosc__control *control, int64_t version, uint64_t tail,
-                           uint64_t file_size)
+void
+tosc__control_advance(struct tosc__control *control, int64_t version, uint64_t tail,
+                      uint64_t file_size)
 {
     uint32_t sequence = LOAD(sequence) | 1;
 

@@ -56,7 +56,8 @@ bool tosc__control_is_dirty(const struct tosc__control *control);
 bool tosc__control_read(const struct tosc__control *control, struct tosc__state *ret);
 
 /* Only the lock's holder calls these. */
-void tosc__control_begin(struct tosc__control *control); /* before the data file changes */
+void
+tosc__control_begin(struct tosc__control *control); /* before the data file changes */
 void tosc__control_publish(struct tosc__control *control, const uint8_t boot_id[16],
                            const struct tosc__state *state);
 /* The same after an append, which moves only these. */
@@ -64,12 +65,13 @@ void tosc__control_advance(struct tosc__control *control, int64_t version, uint6
                            uint64_t file_size);
 
 /* Whether the store is at this version of this store; version 0: nothing is stored. */
-static inline bool tosc__control_is_at(const struct tosc__control *control, int64_t version,
-                                       const uint64_t store_id[2])
+static inline bool
+tosc__control_is_at(const struct tosc__control *control, int64_t version,
+                    const uint64_t store_id[2])
 {
-    return __atomic_load_n(&control->version, __ATOMIC_ACQUIRE) == version &&
-           __atomic_load_n(&control->store_id[0], __ATOMIC_RELAXED) == store_id[0] &&
-           __atomic_load_n(&control->store_id[1], __ATOMIC_RELAXED) == store_id[1];
+    return __atomic_load_n(&control->version, __ATOMIC_ACQUIRE) == version
+           && __atomic_load_n(&control->store_id[0], __ATOMIC_RELAXED) == store_id[0]
+           && __atomic_load_n(&control->store_id[1], __ATOMIC_RELAXED) == store_id[1];
 }
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * The last fault of each thread: sentence, errno, path.
  *
- * Kept in fixed thread-local buffers, so that reporting "no memory" needs none. A sentence or
- * path that is too long is cut. A fault replaces all three; nothing else touches them.
+ * Kept in fixed thread-local buffers, so that reporting "no memory" needs none. A
+ * sentence or path that is too long is cut. A fault replaces all three; nothing else
+ * touches them.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,26 +20,30 @@ static __thread struct {
     char path[4096];
 } last_fault;
 
-const char *tosc_error_message(void)
+const char *
+tosc_error_message(void)
 {
     return last_fault.message;
 }
 
-int tosc_error_errno(void)
+int
+tosc_error_errno(void)
 {
     return last_fault.error;
 }
 
-const char *tosc_error_path(void)
+const char *
+tosc_error_path(void)
 {
     return last_fault.path;
 }
 
-const char *tosc_status_name(int status)
+const char *
+tosc_status_name(int status)
 {
     static const char *const names[] = {
-        "TOSC_OK",       "TOSC_ENOMEM",  "TOSC_EINVAL", "TOSC_ESYSTEM",
-        "TOSC_ECONFLICT", "TOSC_ECORRUPT", "TOSC_EUNKNOWN", "TOSC_EINTR",
+        "TOSC_OK",        "TOSC_ENOMEM",   "TOSC_EINVAL",       "TOSC_ESYSTEM",
+        "TOSC_ECONFLICT", "TOSC_ECORRUPT", "TOSC_EUNKNOWN",     "TOSC_EINTR",
         "TOSC_ETIMEDOUT", "TOSC_ECLOSED",  "TOSC_EUNSUPPORTED", "TOSC_EPYTHON",
     };
 
@@ -49,10 +54,11 @@ const char *tosc_status_name(int status)
 }
 
 /*
- * The new text is made aside, as the arguments may point into the old one (a caller adding
- * to tosc_error_message()).
+ * The new text is made aside, as the arguments may point into the old one (a caller
+ * adding to tosc_error_message()).
  */
-static void keep(int error, const char *path, const char *format, va_list arguments)
+static void
+keep(int error, const char *path, const char *format, va_list arguments)
 {
     char text[sizeof(last_fault.message)];
     char where[sizeof(last_fault.path)];
@@ -64,7 +70,8 @@ static void keep(int error, const char *path, const char *format, va_list argume
     strcpy(last_fault.path, where);
 }
 
-int tosc__fail(int status, const char *format, ...)
+int
+tosc__fail(int status, const char *format, ...)
 {
     va_list arguments;
 
@@ -74,7 +81,8 @@ int tosc__fail(int status, const char *format, ...)
     return status;
 }
 
-int tosc__fail_path(int status, const char *path, const char *format, ...)
+int
+tosc__fail_path(int status, const char *path, const char *format, ...)
 {
     va_list arguments;
 
@@ -84,7 +92,8 @@ int tosc__fail_path(int status, const char *path, const char *format, ...)
     return status;
 }
 
-int tosc__fail_errno(int error, const char *path, const char *format, ...)
+int
+tosc__fail_errno(int error, const char *path, const char *format, ...)
 {
     va_list arguments;
     size_t used;

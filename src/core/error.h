@@ -4,12 +4,14 @@
 
 #include <tosc/error.h>
 
-/* Keeps the sentence and returns `status`, so that a caller can `return tosc__fail(…)`. */
+/*
+ * Keeps the sentence and returns `status`, so that a caller can `return tosc__fail(…)`.
+ */
 int tosc__fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * The same for a system call on `path` (may be NULL) that set errno: TOSC_ESYSTEM (TOSC_ENOMEM
- * for ENOMEM). The message reads "what path: strerror".
+ * The same for a system call on `path` (may be NULL) that set errno: TOSC_ESYSTEM
+ * (TOSC_ENOMEM for ENOMEM). The message reads "what path: strerror".
  */
 int tosc__fail_errno(int error, const char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

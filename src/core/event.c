@@ -1,9 +1,9 @@
 /*
  * Events: a flag that once set stays set, and a descriptor that poll() can wait for.
  *
- * An eventfd whose counter is never read, so that it stays readable for every waiter. The flag
- * beside it answers tosc_event_is_set() without a system call; it is set first, so that
- * whoever the descriptor wakes finds it.
+ * An eventfd whose counter is never read, so that it stays readable for every waiter. The
+ * flag beside it answers tosc_event_is_set() without a system call; it is set first, so
+ * that whoever the descriptor wakes finds it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,7 +21,8 @@ struct tosc_event {
     int set; /* atomic */
 };
 
-tosc_event *tosc_event_new(void)
+tosc_event *
+tosc_event_new(void)
 {
     tosc_event *event = tosc__sys.malloc(sizeof(*event));
 
@@ -37,7 +38,8 @@ tosc_event *tosc_event_new(void)
     return event;
 }
 
-tosc_event *tosc_event_free(tosc_event *event)
+tosc_event *
+tosc_event_free(tosc_event *event)
 {
     if (event != NULL) {
         close(event->fd);
@@ -46,7 +48,8 @@ tosc_event *tosc_event_free(tosc_event *event)
     return NULL;
 }
 
-void tosc_event_set(tosc_event *event)
+void
+tosc_event_set(tosc_event *event)
 {
     const uint64_t one = 1;
     int error = errno;
@@ -60,12 +63,14 @@ void tosc_event_set(tosc_event *event)
     errno = error;
 }
 
-bool tosc_event_is_set(const tosc_event *event)
+bool
+tosc_event_is_set(const tosc_event *event)
 {
     return __atomic_load_n(&event->set, __ATOMIC_ACQUIRE) != 0;
 }
 
-int tosc_event_fd(const tosc_event *event)
+int
+tosc_event_fd(const tosc_event *event)
 {
     return event->fd;
 }

@@ -1,6 +1,7 @@
 /*
- * The file backend's object, and what its three files share: backend_file.c (operations),
- * file_sync.c (lock file, locking, recovery), file_wait.c (changes). Private to core.
+ * The file backend's object, and what its files share: backend_file.c (changing, life),
+ * file_read.c (reading), file_sync.c (lock file, locking, recovery), file_wait.c
+ * (changes). Private to core.
  */
 #ifndef TOSC_CORE_FILE_BACKEND_H
 #define TOSC_CORE_FILE_BACKEND_H
@@ -24,7 +25,9 @@ struct tosc__waiter {
     struct tosc__waiter *next;
 };
 
-/* A mapping of a lock file that somebody has removed since; readers may still look at it. */
+/*
+ * A mapping of a lock file that somebody has removed since; readers may still look at it.
+ */
 struct tosc__old_mapping {
     struct tosc__control *control;
     struct tosc__old_mapping *next;
@@ -44,14 +47,15 @@ struct tosc__file_backend {
 
     struct tosc__fork_node node;
     struct tosc__gate gate;
-    struct tosc__gate compaction; /* taken by who prepares one; never while waiting */
+    struct tosc__gate compaction;  /* taken by who prepares one; never while waiting */
     struct tosc__control *control; /* atomic; NULL until the lock file is mapped */
     int64_t own_version;           /* atomic: of the last append through this object */
-    uint64_t own_waiters;          /* atomic: ours among the registered, as control->waiters */
-    int armed;                     /* atomic: our waiters want to hear of our own appends */
-    int suspect;                   /* atomic: look at the paths before the next change */
+    uint64_t own_waiters; /* atomic: ours among the registered, as control->waiters */
+    int armed;            /* atomic: our waiters want to hear of our own appends */
+    int suspect;          /* atomic: look at the paths before the next change */
 
-    pthread_mutex_t mutex; /* guards up to the next blank line, and changes of `control` */
+    pthread_mutex_t
+        mutex; /* guards up to the next blank line, and changes of `control` */
     struct tosc__file *file; /* as last seen under the lock; changed only with the gate */
     struct tosc__file *read_file; /* as last opened by a reader */
     struct tosc__waiter *waiters;
@@ -73,14 +77,20 @@ struct tosc__file_backend {
 
 /* ---- file_sync.c ---- */
 
-/* Opens and maps the lock file; made if `create`. 0 with no lock file when there is none. */
+/*
+ * Opens and maps the lock file; made if `create`. 0 with no lock file when there is none.
+ */
 int tosc__fb_attach(struct tosc__file_backend *be, bool create);
 
 /* Takes the lock (if `holder` has it not) and finds out what the store is at. */
-int tosc__fb_enter(struct tosc__file_backend *be, const void *holder, int64_t deadline_ns);
+int tosc__fb_enter(struct tosc__file_backend *be, const void *holder,
+                   int64_t deadline_ns);
 void tosc__fb_leave(struct tosc__file_backend *be, const void *holder);
 
-/* Makes `file` (a reference is taken; NULL: none) the data file that we know. With the gate. */
+/*
+ * Makes `file` (a reference is taken; NULL: none) the data file that we know. With the
+ * gate.
+ */
 void tosc__fb_adopt(struct tosc__file_backend *be, struct tosc__file *file);
 /* The same for readers, who must not change what a writer is working with. */
 void tosc__fb_adopt_for_reading(struct tosc__file_backend *be, struct tosc__file *file);
@@ -103,9 +113,24 @@ int tosc__fb_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
                   const tosc_event *stop, bool *ret_changed);
 int tosc__fb_changed(void *impl, const tosc_position *known);
 
-/* ---- backend_file.c ---- */
+/* ---- file_read.c ---- */
 
-/* What the store is at without its bytes. Takes no lock. */
+tosc_position tosc__fb_position(const struct tosc__state *state);
+bool tosc__fb_is_at(const struct tosc__state *state, const tosc_position *known);
+void tosc__fb_describe(const struct tosc__state *state, const struct tosc__file *file,
+                       tosc_data *ret);
+
+/*
+ * Where what came after `known` begins, or a place before that; false if `known` is not
+ * of this store or is older than its base.
+ */
+bool tosc__fb_place_of(const struct tosc__file *file, const struct tosc__state *state,
+                       const tosc_position *known, struct tosc__place *ret);
+
+int tosc__fb_read(void *impl, tosc_data *ret);
+int tosc__fb_read_since(void *impl, const tosc_position *known, tosc_data *ret);
+
+/* Whether the store has left `known`, without its bytes. Takes no lock. */
 int tosc__fb_peek(struct tosc__file_backend *be, const tosc_position *known,
                   bool *ret_changed);
 

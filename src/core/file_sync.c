@@ -1,12 +1,13 @@
 /*
  * The file backend's lock, and getting to know the truth under it.
  *
- * Whoever has entered holds the gate (other threads of this object are out), the lock on byte
- * 0 of the lock file (other objects and processes are out), and has be->state and be->file
- * agreeing with the data file that the path names now. On a local filesystem that agreement
- * comes from the control block in a few nanoseconds, plus one fstat() which shows a file that
- * somebody has removed or cut, plus now and then a look at the paths. When anything does
- * not fit, everything is derived again from the data file: that is the recovery.
+ * Whoever has entered holds the gate (other threads of this object are out), the lock on
+ * byte 0 of the lock file (other objects and processes are out), and has be->state and
+ * be->file agreeing with the data file that the path names now. On a local filesystem
+ * that agreement comes from the control block in a few nanoseconds, plus one fstat()
+ * which shows a file that somebody has removed or cut, plus now and then a look at the
+ * paths. When anything does not fit, everything is derived again from the data file: that
+ * is the recovery.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,30 +29,34 @@
 
 /* ---- the lock file ---- */
 
-static int lock_failed(struct tosc__file_backend *be, int error, const char *what)
+static int
+lock_failed(struct tosc__file_backend *be, int error, const char *what)
 {
     if (error == ELOOP) {
-        return tosc__fail_errno(error, be->lock_path,
-                                "a lock file must not be a symbolic link, which this is:");
+        return tosc__fail_errno(
+            error, be->lock_path,
+            "a lock file must not be a symbolic link, which this is:");
     }
     if (error == EACCES || error == EPERM || error == EROFS) {
-        return tosc__fail_errno(error, be->lock_path,
-                                "%s the lock file (changing a store needs write permission "
-                                "for it and its directory)",
-                                what);
+        return tosc__fail_errno(
+            error, be->lock_path,
+            "%s the lock file (changing a store needs write permission "
+            "for it and its directory)",
+            what);
     }
     return tosc__fail_errno(error, be->lock_path, "%s the lock file", what);
 }
 
 /* A lock file made beside an existing store serves the same people. */
-static void follow_data_file(struct tosc__file_backend *be, int fd)
+static void
+follow_data_file(struct tosc__file_backend *be, int fd)
 {
     struct stat about;
 
     if (lstat(be->path, &about) == 0 && S_ISREG(about.st_mode)) {
-        if ((about.st_uid != geteuid() || about.st_gid != getegid()) &&
-            fchown(fd, about.st_uid, about.st_gid) < 0 &&
-            fchown(fd, (uid_t)-1, about.st_gid) < 0) {
+        if ((about.st_uid != geteuid() || about.st_gid != getegid())
+            && fchown(fd, about.st_uid, about.st_gid) < 0
+            && fchown(fd, (uid_t)-1, about.st_gid) < 0) {
             return; /* we may not; then it stays ours alone */
         }
         if (fchmod(fd, about.st_mode & 0666) < 0) {
@@ -61,8 +66,9 @@ static void follow_data_file(struct tosc__file_backend *be, int fd)
 }
 
 /* Opens, or with `create` makes, the lock file. *ret_fd -1: there is none. */
-static int open_lock_file(struct tosc__file_backend *be, bool create, int *ret_fd,
-                          bool *ret_writable)
+static int
+open_lock_file(struct tosc__file_backend *be, bool create, int *ret_fd,
+               bool *ret_writable)
 {
     const int flags = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
     int fd = tosc__open(be->lock_path, O_RDWR | flags, 0);
@@ -90,11 +96,12 @@ static int open_lock_file(struct tosc__file_backend *be, bool create, int *ret_f
 }
 
 /*
- * Refuses what is no lock file. One that is too short gets its last byte: two processes that
- * do so at a time write the same, and neither touches the block.
+ * Refuses what is no lock file. One that is too short gets its last byte: two processes
+ * that do so at a time write the same, and neither touches the block.
  */
-static int prepare_lock_file(struct tosc__file_backend *be, int fd, bool writable,
-                             struct stat *about)
+static int
+prepare_lock_file(struct tosc__file_backend *be, int fd, bool writable,
+                  struct stat *about)
 {
     unsigned char head[8] = {0};
     unsigned char zero = 0;
@@ -116,12 +123,14 @@ static int prepare_lock_file(struct tosc__file_backend *be, int fd, bool writabl
     if (status != 0) {
         return status;
     }
-    if (about->st_size > 0 && !tosc__control_is_magic(head) &&
-        !(about->st_size == TOSC__CONTROL_SIZE && memcmp(head, none, sizeof(none)) == 0)) {
-        return tosc__fail_path(TOSC_EINVAL, be->lock_path,
-                               "%s is not a lock file of a tosc store and was left as it is; "
-                               "choose another lock_path",
-                               be->lock_path);
+    if (about->st_size > 0 && !tosc__control_is_magic(head)
+        && !(about->st_size == TOSC__CONTROL_SIZE
+             && memcmp(head, none, sizeof(none)) == 0)) {
+        return tosc__fail_path(
+            TOSC_EINVAL, be->lock_path,
+            "%s is not a lock file of a tosc store and was left as it is; "
+            "choose another lock_path",
+            be->lock_path);
     }
     if (about->st_size < TOSC__CONTROL_SIZE && writable) {
         status = tosc__pwrite_full(fd, &part, 1, TOSC__CONTROL_POKE_AT, be->lock_path);
@@ -130,11 +139,13 @@ static int prepare_lock_file(struct tosc__file_backend *be, int fd, bool writabl
 }
 
 /*
- * A mapping keeps the open file description that it was made with, and with that the locks. So
- * it gets one of its own: a child that inherits the mapping must not keep its parent's lock.
+ * A mapping keeps the open file description that it was made with, and with that the
+ * locks. So it gets one of its own: a child that inherits the mapping must not keep its
+ * parent's lock.
  */
-static int map_apart(struct tosc__file_backend *be, const struct stat *expected,
-                     bool writable, void **ret)
+static int
+map_apart(struct tosc__file_backend *be, const struct stat *expected, bool writable,
+          void **ret)
 {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     int fd = tosc__open(be->lock_path, (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW, 0);
@@ -145,8 +156,8 @@ static int map_apart(struct tosc__file_backend *be, const struct stat *expected,
     if (fd < 0) {
         return lock_failed(be, errno, "cannot open");
     }
-    if (fstat(fd, &about) < 0 || about.st_ino != expected->st_ino ||
-        about.st_dev != expected->st_dev) {
+    if (fstat(fd, &about) < 0 || about.st_ino != expected->st_ino
+        || about.st_dev != expected->st_dev) {
         status = lock_failed(be, ESTALE, "somebody has just exchanged");
     } else if (about.st_size >= TOSC__CONTROL_SIZE) {
         *ret = mmap(NULL, TOSC__CONTROL_SIZE, protection, MAP_SHARED, fd, 0);
@@ -159,8 +170,8 @@ static int map_apart(struct tosc__file_backend *be, const struct stat *expected,
 }
 
 /* Under the mutex. */
-static int map_lock_file(struct tosc__file_backend *be, const struct stat *about,
-                         bool writable)
+static int
+map_lock_file(struct tosc__file_backend *be, const struct stat *about, bool writable)
 {
     void *mapping;
     int status = map_apart(be, about, writable, &mapping);
@@ -173,7 +184,8 @@ static int map_lock_file(struct tosc__file_backend *be, const struct stat *about
 
         if (old == NULL) {
             munmap(mapping, TOSC__CONTROL_SIZE);
-            return tosc__fail(TOSC_ENOMEM, "not enough memory for the lock file's mapping");
+            return tosc__fail(TOSC_ENOMEM,
+                              "not enough memory for the lock file's mapping");
         }
         *old = (struct tosc__old_mapping){be->control, be->old_mappings};
         be->old_mappings = old;
@@ -182,7 +194,8 @@ static int map_lock_file(struct tosc__file_backend *be, const struct stat *about
     return 0;
 }
 
-static int attach_locked(struct tosc__file_backend *be, bool create)
+static int
+attach_locked(struct tosc__file_backend *be, bool create)
 {
     struct stat about;
     bool writable;
@@ -194,8 +207,8 @@ static int attach_locked(struct tosc__file_backend *be, bool create)
         return status;
     }
     status = prepare_lock_file(be, fd, writable, &about);
-    same = status == 0 && be->control != NULL && be->lock_device == about.st_dev &&
-           be->lock_inode == about.st_ino;
+    same = status == 0 && be->control != NULL && be->lock_device == about.st_dev
+           && be->lock_inode == about.st_ino;
     if (status == 0 && be->local && !same) {
         status = map_lock_file(be, &about, writable);
     }
@@ -210,7 +223,8 @@ static int attach_locked(struct tosc__file_backend *be, bool create)
     return 0;
 }
 
-int tosc__fb_attach(struct tosc__file_backend *be, bool create)
+int
+tosc__fb_attach(struct tosc__file_backend *be, bool create)
 {
     int status = 0;
 
@@ -226,16 +240,18 @@ int tosc__fb_attach(struct tosc__file_backend *be, bool create)
 }
 
 /* Whether the lock file that we hold is still the one that the path names. */
-static bool lock_file_is_current(struct tosc__file_backend *be)
+static bool
+lock_file_is_current(struct tosc__file_backend *be)
 {
     struct stat about;
 
-    return lstat(be->lock_path, &about) == 0 && about.st_dev == be->lock_device &&
-           about.st_ino == be->lock_inode;
+    return lstat(be->lock_path, &about) == 0 && about.st_dev == be->lock_device
+           && about.st_ino == be->lock_inode;
 }
 
 /* With the gate. Its old mapping stays for readers who are looking at it. */
-static void detach(struct tosc__file_backend *be)
+static void
+detach(struct tosc__file_backend *be)
 {
     pthread_mutex_lock(&be->mutex);
     close(be->lock_fd);
@@ -245,15 +261,17 @@ static void detach(struct tosc__file_backend *be)
 
 /* ---- what we know ---- */
 
-static bool is_file_of(const struct tosc__file *file, const struct tosc__state *state)
+static bool
+is_file_of(const struct tosc__file *file, const struct tosc__state *state)
 {
-    return file != NULL && state->stored && file->identity.generation == state->generation &&
-           memcmp(file->identity.store_id, state->store_id, sizeof(state->store_id)) == 0 &&
-           file->device == state->device && file->inode == state->inode;
+    return file != NULL && state->stored && file->identity.generation == state->generation
+           && memcmp(file->identity.store_id, state->store_id, sizeof(state->store_id))
+                  == 0
+           && file->device == state->device && file->inode == state->inode;
 }
 
-struct tosc__file *tosc__fb_find_file(struct tosc__file_backend *be,
-                                      const struct tosc__state *state)
+struct tosc__file *
+tosc__fb_find_file(struct tosc__file_backend *be, const struct tosc__state *state)
 {
     struct tosc__file *file = NULL;
 
@@ -267,8 +285,8 @@ struct tosc__file *tosc__fb_find_file(struct tosc__file_backend *be,
     return file;
 }
 
-static void exchange(struct tosc__file_backend *be, struct tosc__file **slot,
-                     struct tosc__file *file)
+static void
+exchange(struct tosc__file_backend *be, struct tosc__file **slot, struct tosc__file *file)
 {
     struct tosc__file *old;
 
@@ -280,25 +298,29 @@ static void exchange(struct tosc__file_backend *be, struct tosc__file **slot,
     tosc__file_unref(old);
 }
 
-void tosc__fb_adopt(struct tosc__file_backend *be, struct tosc__file *file)
+void
+tosc__fb_adopt(struct tosc__file_backend *be, struct tosc__file *file)
 {
     exchange(be, &be->file, file);
     exchange(be, &be->read_file, NULL);
 }
 
-void tosc__fb_adopt_for_reading(struct tosc__file_backend *be, struct tosc__file *file)
+void
+tosc__fb_adopt_for_reading(struct tosc__file_backend *be, struct tosc__file *file)
 {
     exchange(be, &be->read_file, file);
 }
 
-struct tosc__control *tosc__fb_control(struct tosc__file_backend *be)
+struct tosc__control *
+tosc__fb_control(struct tosc__file_backend *be)
 {
     struct tosc__control *control = __atomic_load_n(&be->control, __ATOMIC_ACQUIRE);
 
     return control != NULL && tosc__control_usable(control, be->boot_id) ? control : NULL;
 }
 
-void tosc__fb_publish(struct tosc__file_backend *be)
+void
+tosc__fb_publish(struct tosc__file_backend *be)
 {
     if (be->control != NULL) {
         tosc__control_publish(be->control, be->boot_id, &be->state);
@@ -308,12 +330,12 @@ void tosc__fb_publish(struct tosc__file_backend *be)
 /* ---- recovery ---- */
 
 /*
- * Loads the file and cuts a torn tail off. What `hint` says was committed to this very file cannot
- * be torn. `from_hint`: and is good, so loading may start there.
+ * Loads the file and cuts a torn tail off. What `hint` says was committed to this very
+ * file cannot be torn. `from_hint`: and is good, so loading may start there.
  */
-static int find_tail(struct tosc__file_backend *be, struct tosc__file *file,
-                     const struct tosc__state *hint, bool from_hint,
-                     struct tosc__place *ret)
+static int
+find_tail(struct tosc__file_backend *be, struct tosc__file *file,
+          const struct tosc__state *hint, bool from_hint, struct tosc__place *ret)
 {
     const struct tosc__load load = {.limit = TOSC__NO_LIMIT, .after = INT64_MAX};
     struct tosc__place place = tosc__file_start(file);
@@ -323,8 +345,8 @@ static int find_tail(struct tosc__file_backend *be, struct tosc__file *file,
     uint64_t size;
     int status;
 
-    if (from_hint && committed > 0 && tosc__is_linked(file->fd, &size) &&
-        size >= committed) {
+    if (from_hint && committed > 0 && tosc__is_linked(file->fd, &size)
+        && size >= committed) {
         place = (struct tosc__place){hint->tail, hint->version};
     }
     status = tosc__file_load(file, be->path, &load, &place, &stop, NULL, NULL);
@@ -334,8 +356,8 @@ static int find_tail(struct tosc__file_backend *be, struct tosc__file *file,
     if (status != 0) {
         return status;
     }
-    if (verdict == TOSC__DAMAGED || place.offset < file->base_end ||
-        place.offset < committed) {
+    if (verdict == TOSC__DAMAGED || place.offset < file->base_end
+        || place.offset < committed) {
         return tosc__file_damaged(be->path, &place);
     }
     if (verdict == TOSC__TORN) {
@@ -349,8 +371,9 @@ static int find_tail(struct tosc__file_backend *be, struct tosc__file *file,
     return status;
 }
 
-static int derive(struct tosc__file_backend *be, struct tosc__file *file,
-                  const struct tosc__state *hint, bool from_hint)
+static int
+derive(struct tosc__file_backend *be, struct tosc__file *file,
+       const struct tosc__state *hint, bool from_hint)
 {
     struct tosc__place place = {0, 0};
     struct stat about;
@@ -376,8 +399,8 @@ static int derive(struct tosc__file_backend *be, struct tosc__file *file,
 }
 
 /* Everything again from the data file that the path names. */
-static int resync(struct tosc__file_backend *be, const struct tosc__state *hint,
-                  bool from_hint)
+static int
+resync(struct tosc__file_backend *be, const struct tosc__state *hint, bool from_hint)
 {
     struct tosc__file *file;
     int status = tosc__file_open(be->path, &file);
@@ -401,7 +424,8 @@ static int resync(struct tosc__file_backend *be, const struct tosc__state *hint,
 
 /* ---- entering ---- */
 
-static bool path_names(const char *path, const struct tosc__state *state)
+static bool
+path_names(const char *path, const struct tosc__state *state)
 {
     struct stat about;
 
@@ -412,8 +436,11 @@ static bool path_names(const char *path, const struct tosc__state *state)
                          : S_ISREG(about.st_mode) && about.st_size == 0;
 }
 
-/* Whether be->state, from a clean block, agrees with the files as far as is cheap to see. */
-static bool still_fits(struct tosc__file_backend *be)
+/*
+ * Whether be->state, from a clean block, agrees with the files as far as is cheap to see.
+ */
+static bool
+still_fits(struct tosc__file_backend *be)
 {
     const struct tosc__state *state = &be->state;
     uint64_t size;
@@ -422,13 +449,13 @@ static bool still_fits(struct tosc__file_backend *be)
     if (!state->stored) {
         return path_names(be->path, state);
     }
-    if (!is_file_of(be->file, state) || !tosc__is_linked(be->file->fd, &size) ||
-        size != state->file_size) {
+    if (!is_file_of(be->file, state) || !tosc__is_linked(be->file->fd, &size)
+        || size != state->file_size) {
         return false;
     }
     now = tosc__now_coarse();
-    if (now - be->paths_checked > PATHS_EVERY ||
-        __atomic_load_n(&be->suspect, __ATOMIC_RELAXED) != 0) {
+    if (now - be->paths_checked > PATHS_EVERY
+        || __atomic_load_n(&be->suspect, __ATOMIC_RELAXED) != 0) {
         __atomic_store_n(&be->suspect, 0, __ATOMIC_RELAXED);
         be->paths_checked = now;
         return path_names(be->path, state);
@@ -437,15 +464,16 @@ static bool still_fits(struct tosc__file_backend *be)
 }
 
 /* Another process has replaced the file: opens that, if it is what the block says. */
-static int follow_block(struct tosc__file_backend *be, bool *ret_fits)
+static int
+follow_block(struct tosc__file_backend *be, bool *ret_fits)
 {
     struct tosc__file *file;
     struct stat about;
     int status = tosc__file_open(be->path, &file);
 
     *ret_fits = false;
-    if (status == 0 && is_file_of(file, &be->state) && fstat(file->fd, &about) == 0 &&
-        (uint64_t)about.st_size == be->state.file_size) {
+    if (status == 0 && is_file_of(file, &be->state) && fstat(file->fd, &about) == 0
+        && (uint64_t)about.st_size == be->state.file_size) {
         tosc__fb_adopt(be, file);
         *ret_fits = true;
     }
@@ -453,10 +481,12 @@ static int follow_block(struct tosc__file_backend *be, bool *ret_fits)
     return status;
 }
 
-static int sync_state(struct tosc__file_backend *be)
+static int
+sync_state(struct tosc__file_backend *be)
 {
     struct tosc__control *control = tosc__fb_control(be);
-    struct tosc__state hint = be->local ? (struct tosc__state){.stored = false} : be->state;
+    struct tosc__state hint =
+        be->local ? (struct tosc__state){.stored = false} : be->state;
     bool clean = false;
     bool fits;
     int status;
@@ -481,7 +511,8 @@ static int sync_state(struct tosc__file_backend *be)
 }
 
 /* With the gate: takes the file lock, on the lock file that the path names now. */
-static int take_file_lock(struct tosc__file_backend *be, int64_t deadline_ns)
+static int
+take_file_lock(struct tosc__file_backend *be, int64_t deadline_ns)
 {
     for (;;) {
         int status = tosc__fb_attach(be, true);
@@ -490,22 +521,24 @@ static int take_file_lock(struct tosc__file_backend *be, int64_t deadline_ns)
             return status;
         }
         if (!be->lock_writable) {
-            return tosc__fail_errno(EACCES, be->lock_path,
-                                    "changing a store needs write permission for its lock file");
+            return tosc__fail_errno(
+                EACCES, be->lock_path,
+                "changing a store needs write permission for its lock file");
         }
         status = tosc__file_lock(be->lock_fd, LOCK_BYTE, deadline_ns, be->lock_path);
         if (status != 0) {
             return status;
         }
-        if (tosc__now_coarse() - be->paths_checked <= PATHS_EVERY ||
-            lock_file_is_current(be)) {
+        if (tosc__now_coarse() - be->paths_checked <= PATHS_EVERY
+            || lock_file_is_current(be)) {
             return 0;
         }
         detach(be); /* which unlocks */
     }
 }
 
-int tosc__fb_enter(struct tosc__file_backend *be, const void *holder, int64_t deadline_ns)
+int
+tosc__fb_enter(struct tosc__file_backend *be, const void *holder, int64_t deadline_ns)
 {
     int status;
 
@@ -529,7 +562,8 @@ int tosc__fb_enter(struct tosc__file_backend *be, const void *holder, int64_t de
     return status;
 }
 
-void tosc__fb_leave(struct tosc__file_backend *be, const void *holder)
+void
+tosc__fb_leave(struct tosc__file_backend *be, const void *holder)
 {
     if (!tosc__gate_holds(&be->gate, holder)) {
         tosc__file_unlock(be->lock_fd, LOCK_BYTE);

@@ -3,19 +3,20 @@
  *
  * Asking is a look at the control block. One who waits adds himself to the block's number
  * of waiters, looks once more, and sleeps until the lock file is written to. A committer
- * publishes first and looks at that number afterwards, by read-modify-write on both sides, so
- * that one of the two always sees the other. It writes to the lock file only if somebody of
- * another backend object waits, or if a waiter of its own is `armed`.
+ * publishes first and looks at that number afterwards, by read-modify-write on both
+ * sides, so that one of the two always sees the other. It writes to the lock file only if
+ * somebody of another backend object waits, or if a waiter of its own is `armed`.
  *
- * Two brakes keep a stream of commits from waking waiters for each of them. Of this object's own
- * appends, which mostly come from the very Manager whose watcher waits, one is reported
- * every QUIET_NS. And when several versions went by between two looks, the waiter stays away
- * (not registered, so that nobody pays for it) for a pause that doubles up to STREAM_MAX_NS. A
- * single change after a silence is always reported at once.
+ * Two brakes keep a stream of commits from waking waiters for each of them. Of this
+ * object's own appends, which mostly come from the very Manager whose watcher waits, one
+ * is reported every QUIET_NS. And when several versions went by between two looks, the
+ * waiter stays away (not registered, so that nobody pays for it) for a pause that doubles
+ * up to STREAM_MAX_NS. A single change after a silence is always reported at once.
  *
- * Every CHECK_NS a waiter also looks whether the path still names the file of the block, which is
- * how a store that was removed or put there by hand is noticed. Where there is no block
- * (network filesystems), or it may not be written to, waiting is looking at growing intervals.
+ * Every CHECK_NS a waiter also looks whether the path still names the file of the block,
+ * which is how a store that was removed or put there by hand is noticed. Where there is
+ * no block (network filesystems), or it may not be written to, waiting is looking at
+ * growing intervals.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -38,7 +39,8 @@
 #define CHECK_NS (500 * TOSC__MS)
 #define POLL_MIN_NS TOSC__MS
 
-static bool is_at(const struct tosc__control *control, const tosc_position *known)
+static bool
+is_at(const struct tosc__control *control, const tosc_position *known)
 {
     uint64_t id[2];
 
@@ -47,7 +49,8 @@ static bool is_at(const struct tosc__control *control, const tosc_position *know
                          : __atomic_load_n(&control->version, __ATOMIC_ACQUIRE) == 0;
 }
 
-int tosc__fb_changed(void *impl, const tosc_position *known)
+int
+tosc__fb_changed(void *impl, const tosc_position *known)
 {
     struct tosc__file_backend *be = impl;
     struct tosc__control *control = tosc__fb_control(be);
@@ -57,7 +60,8 @@ int tosc__fb_changed(void *impl, const tosc_position *known)
 
 /* ---- waking ---- */
 
-static void poke(struct tosc__file_backend *be)
+static void
+poke(struct tosc__file_backend *be)
 {
     const unsigned char byte = 0;
 
@@ -66,7 +70,8 @@ static void poke(struct tosc__file_backend *be)
     }
 }
 
-void tosc__fb_wake(struct tosc__file_backend *be)
+void
+tosc__fb_wake(struct tosc__file_backend *be)
 {
     uint64_t waiters;
     uint64_t own;
@@ -81,19 +86,21 @@ void tosc__fb_wake(struct tosc__file_backend *be)
             return;
         }
         if (__atomic_compare_exchange_n(&be->control->waiters, &waiters,
-                                        ((waiters >> 32) + 1) << 32, false, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST)) {
+                                        ((waiters >> 32) + 1) << 32, false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             poke(be);
             return;
         }
-        __atomic_store_n(&be->armed, 1, __ATOMIC_RELEASE); /* look again, with a new number */
+        __atomic_store_n(&be->armed, 1,
+                         __ATOMIC_RELEASE); /* look again, with a new number */
     }
 }
 
 /* ---- waiting to be woken ---- */
 
 /* Both return or take the epoch of the registration. */
-static uint64_t enlist(struct tosc__file_backend *be, struct tosc__control *control)
+static uint64_t
+enlist(struct tosc__file_backend *be, struct tosc__control *control)
 {
     uint64_t all;
 
@@ -107,16 +114,16 @@ static uint64_t enlist(struct tosc__file_backend *be, struct tosc__control *cont
     return all >> 32;
 }
 
-static void resign(struct tosc__file_backend *be, struct tosc__control *control,
-                   uint64_t epoch)
+static void
+resign(struct tosc__file_backend *be, struct tosc__control *control, uint64_t epoch)
 {
     uint64_t all;
 
     pthread_mutex_lock(&be->mutex);
     all = __atomic_load_n(&control->waiters, __ATOMIC_ACQUIRE);
-    while (all >> 32 == epoch && (uint32_t)all != 0 &&
-           !__atomic_compare_exchange_n(&control->waiters, &all, all - 1, false,
-                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    while (all >> 32 == epoch && (uint32_t)all != 0
+           && !__atomic_compare_exchange_n(&control->waiters, &all, all - 1, false,
+                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
     }
     if (be->own_waiters >> 32 == epoch && (uint32_t)be->own_waiters != 0) {
         __atomic_sub_fetch(&be->own_waiters, 1, __ATOMIC_RELEASE);
@@ -125,7 +132,8 @@ static void resign(struct tosc__file_backend *be, struct tosc__control *control,
 }
 
 /* NULL: no descriptor or memory; then waiting is looking. */
-static struct tosc__waiter *take_waiter(struct tosc__file_backend *be)
+static struct tosc__waiter *
+take_waiter(struct tosc__file_backend *be)
 {
     struct tosc__waiter *waiter;
 
@@ -154,7 +162,8 @@ static struct tosc__waiter *take_waiter(struct tosc__file_backend *be)
     return waiter;
 }
 
-static void give_waiter(struct tosc__file_backend *be, struct tosc__waiter *waiter)
+static void
+give_waiter(struct tosc__file_backend *be, struct tosc__waiter *waiter)
 {
     pthread_mutex_lock(&be->mutex);
     waiter->busy = false;
@@ -162,7 +171,8 @@ static void give_waiter(struct tosc__file_backend *be, struct tosc__waiter *wait
 }
 
 /* Whether the paths do not name what the block and we mean. */
-static bool paths_differ(struct tosc__file_backend *be, struct tosc__control *control)
+static bool
+paths_differ(struct tosc__file_backend *be, struct tosc__control *control)
 {
     struct tosc__state state;
     struct stat about;
@@ -175,17 +185,18 @@ static bool paths_differ(struct tosc__file_backend *be, struct tosc__control *co
     if (!tosc__control_read(control, &state)) {
         return true;
     }
-    return there != state.stored ||
-           (there && (about.st_ino != state.inode || about.st_dev != state.device));
+    return there != state.stored
+           || (there && (about.st_ino != state.inode || about.st_dev != state.device));
 }
 
 /*
- * The slow check. What is found different is set right by taking the lock, which publishes it to
- * everybody; if somebody has the lock, he will do it. *ret_report: cannot be set right, so say
- * that something changed and let a read find out.
+ * The slow check. What is found different is set right by taking the lock, which
+ * publishes it to everybody; if somebody has the lock, he will do it. *ret_report: cannot
+ * be set right, so say that something changed and let a read find out.
  */
-static void check_paths(struct tosc__file_backend *be, struct tosc__control *control,
-                        bool *ret_report)
+static void
+check_paths(struct tosc__file_backend *be, struct tosc__control *control,
+            bool *ret_report)
 {
     int status;
 
@@ -210,8 +221,9 @@ struct look {
 };
 
 /* Under the mutex. */
-static void look_locked(struct tosc__file_backend *be, const struct tosc__control *control,
-                        const tosc_position *known, int64_t now, struct look *look)
+static void
+look_locked(struct tosc__file_backend *be, const struct tosc__control *control,
+            const tosc_position *known, int64_t now, struct look *look)
 {
     int64_t version = __atomic_load_n(&control->version, __ATOMIC_ACQUIRE);
     bool own = version == __atomic_load_n(&be->own_version, __ATOMIC_RELAXED);
@@ -230,7 +242,8 @@ static void look_locked(struct tosc__file_backend *be, const struct tosc__contro
             be->quiet_until = now + QUIET_NS;
         }
         if (version - known->version >= STREAM_VERSIONS && known->stored) {
-            be->stream_pause = be->stream_pause == 0 ? STREAM_MIN_NS : 2 * be->stream_pause;
+            be->stream_pause =
+                be->stream_pause == 0 ? STREAM_MIN_NS : 2 * be->stream_pause;
             if (be->stream_pause > STREAM_MAX_NS) {
                 be->stream_pause = STREAM_MAX_NS;
             }
@@ -241,8 +254,9 @@ static void look_locked(struct tosc__file_backend *be, const struct tosc__contro
     }
 }
 
-static void look_at(struct tosc__file_backend *be, struct tosc__control *control,
-                    const tosc_position *known, struct look *ret)
+static void
+look_at(struct tosc__file_backend *be, struct tosc__control *control,
+        const tosc_position *known, struct look *ret)
 {
     int64_t now = tosc__now();
     bool check;
@@ -265,9 +279,10 @@ static void look_at(struct tosc__file_backend *be, struct tosc__control *control
 }
 
 /* One sleep, after which to look again. */
-static int sleep_once(struct tosc__file_backend *be, struct tosc__control *control,
-                      const tosc_position *known, struct tosc__waiter *waiter,
-                      const struct look *look, const tosc_event *stop, int64_t deadline)
+static int
+sleep_once(struct tosc__file_backend *be, struct tosc__control *control,
+           const tosc_position *known, struct tosc__waiter *waiter,
+           const struct look *look, const tosc_event *stop, int64_t deadline)
 {
     int64_t until = look->until < deadline ? look->until : deadline;
     bool was_there = is_at(control, known);
@@ -289,9 +304,10 @@ static int sleep_once(struct tosc__file_backend *be, struct tosc__control *contr
     return status;
 }
 
-static int wait_by_notice(struct tosc__file_backend *be, struct tosc__control *control,
-                          const tosc_position *known, struct tosc__waiter *waiter,
-                          int64_t deadline, const tosc_event *stop, bool *ret_changed)
+static int
+wait_by_notice(struct tosc__file_backend *be, struct tosc__control *control,
+               const tosc_position *known, struct tosc__waiter *waiter, int64_t deadline,
+               const tosc_event *stop, bool *ret_changed)
 {
     for (;;) {
         struct look look;
@@ -311,7 +327,8 @@ static int wait_by_notice(struct tosc__file_backend *be, struct tosc__control *c
             return status;
         }
         if (__atomic_load_n(&be->control, __ATOMIC_ACQUIRE) != control) {
-            *ret_changed = true; /* the lock file is another one now: look at everything */
+            *ret_changed =
+                true; /* the lock file is another one now: look at everything */
             return 0;
         }
     }
@@ -319,8 +336,8 @@ static int wait_by_notice(struct tosc__file_backend *be, struct tosc__control *c
 
 /* ---- waiting by looking ---- */
 
-static int look_around(struct tosc__file_backend *be, const tosc_position *known,
-                       bool *ret_changed)
+static int
+look_around(struct tosc__file_backend *be, const tosc_position *known, bool *ret_changed)
 {
     struct tosc__control *control = tosc__fb_control(be);
     int64_t now = tosc__now();
@@ -341,8 +358,9 @@ static int look_around(struct tosc__file_backend *be, const tosc_position *known
     return tosc__fb_peek(be, known, ret_changed);
 }
 
-static int wait_by_looking(struct tosc__file_backend *be, const tosc_position *known,
-                           int64_t deadline, const tosc_event *stop, bool *ret_changed)
+static int
+wait_by_looking(struct tosc__file_backend *be, const tosc_position *known,
+                int64_t deadline, const tosc_event *stop, bool *ret_changed)
 {
     int64_t longest = be->poll_ms * TOSC__MS;
     bool changed = false;
@@ -367,15 +385,17 @@ static int wait_by_looking(struct tosc__file_backend *be, const tosc_position *k
             *ret_changed = changed;
             return 0;
         }
-        status = tosc__sleep_on(-1, stop, pause < deadline - now ? now + pause : deadline);
+        status =
+            tosc__sleep_on(-1, stop, pause < deadline - now ? now + pause : deadline);
         if (status != 0) {
             return status;
         }
     }
 }
 
-int tosc__fb_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
-                  const tosc_event *stop, bool *ret_changed)
+int
+tosc__fb_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
+              const tosc_event *stop, bool *ret_changed)
 {
     struct tosc__file_backend *be = impl;
     int64_t deadline = tosc__deadline(timeout_ms);

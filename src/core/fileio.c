@@ -22,17 +22,21 @@
 #include "core/error.h"
 #include "core/sys.h"
 
-/* More than one call may take at once is split; the kernel's own limit is a little less. */
+/*
+ * More than one call may take at once is split; the kernel's own limit is a little less.
+ */
 #define CALL_MAX ((size_t)1 << 30)
 
-int tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const char *path,
-                     size_t *ret_read)
+int
+tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const char *path,
+                 size_t *ret_read)
 {
     size_t done = 0;
 
     while (done < size) {
         size_t part = size - done < CALL_MAX ? size - done : CALL_MAX;
-        ssize_t n = tosc__sys.pread(fd, (char *)bytes + done, part, (off_t)(offset + done));
+        ssize_t n =
+            tosc__sys.pread(fd, (char *)bytes + done, part, (off_t)(offset + done));
 
         if (n < 0) {
             if (errno == EINTR) {
@@ -51,8 +55,9 @@ int tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const ch
     return 0;
 }
 
-int tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
-                      const char *path)
+int
+tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
+                  const char *path)
 {
     while (count > 0) {
         ssize_t n;
@@ -63,8 +68,9 @@ int tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
             continue;
         }
         /* One part is the common case, and pwrite() is quicker. */
-        n = count == 1 ? tosc__sys.pwrite(fd, parts->iov_base, parts->iov_len, (off_t)offset)
-                       : tosc__sys.pwritev(fd, parts, count, (off_t)offset);
+        n = count == 1
+                ? tosc__sys.pwrite(fd, parts->iov_base, parts->iov_len, (off_t)offset)
+                : tosc__sys.pwritev(fd, parts, count, (off_t)offset);
         if (n <= 0) {
             if (n < 0 && errno == EINTR) {
                 continue;
@@ -85,7 +91,8 @@ int tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
     return 0;
 }
 
-int tosc__sync_data(int fd, const char *path)
+int
+tosc__sync_data(int fd, const char *path)
 {
     while (tosc__sys.fdatasync(fd) < 0) {
         if (errno != EINTR) {
@@ -95,7 +102,8 @@ int tosc__sync_data(int fd, const char *path)
     return 0;
 }
 
-int tosc__truncate(int fd, uint64_t size, const char *path)
+int
+tosc__truncate(int fd, uint64_t size, const char *path)
 {
     while (tosc__sys.ftruncate(fd, (off_t)size) < 0) {
         if (errno != EINTR) {
@@ -105,7 +113,8 @@ int tosc__truncate(int fd, uint64_t size, const char *path)
     return 0;
 }
 
-bool tosc__is_linked(int fd, uint64_t *ret_size)
+bool
+tosc__is_linked(int fd, uint64_t *ret_size)
 {
     struct statx about;
 
@@ -116,7 +125,8 @@ bool tosc__is_linked(int fd, uint64_t *ret_size)
     return false;
 }
 
-int tosc__open(const char *path, int flags, mode_t mode)
+int
+tosc__open(const char *path, int flags, mode_t mode)
 {
     int fd;
 
@@ -126,7 +136,8 @@ int tosc__open(const char *path, int flags, mode_t mode)
     return fd;
 }
 
-int tosc__sync_directory(const char *directory)
+int
+tosc__sync_directory(const char *directory)
 {
     int fd = tosc__open(directory, O_RDONLY | O_DIRECTORY, 0);
     int status = 0;
@@ -147,7 +158,8 @@ int tosc__sync_directory(const char *directory)
     return status;
 }
 
-int tosc__random(void *bytes, size_t size)
+int
+tosc__random(void *bytes, size_t size)
 {
     ssize_t n;
 
@@ -161,7 +173,8 @@ int tosc__random(void *bytes, size_t size)
 }
 
 /* Those that other hosts, or a server process that we cannot see into, may change. */
-static bool is_network(unsigned long magic)
+static bool
+is_network(unsigned long magic)
 {
     switch (magic) {
     case NFS_SUPER_MAGIC:
@@ -189,7 +202,8 @@ static bool is_network(unsigned long magic)
     }
 }
 
-int tosc__filesystem_of(const char *directory, struct tosc__filesystem *ret)
+int
+tosc__filesystem_of(const char *directory, struct tosc__filesystem *ret)
 {
     struct statfs about;
     unsigned long magic;
@@ -205,12 +219,14 @@ int tosc__filesystem_of(const char *directory, struct tosc__filesystem *ret)
     return 0;
 }
 
-static int digit(char c)
+static int
+digit(char c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-bool tosc__boot_id(uint8_t ret[16])
+bool
+tosc__boot_id(uint8_t ret[16])
 {
     char text[64];
     int fd = tosc__open("/proc/sys/kernel/random/boot_id", O_RDONLY, 0);
@@ -224,15 +240,16 @@ bool tosc__boot_id(uint8_t ret[16])
         int value = digit(text[i]);
 
         if (value >= 0) {
-            ret[digits / 2] = (uint8_t)(digits % 2 == 0 ? value << 4
-                                                        : ret[digits / 2] | value);
+            ret[digits / 2] =
+                (uint8_t)(digits % 2 == 0 ? value << 4 : ret[digits / 2] | value);
             digits++;
         }
     }
     return digits == 32;
 }
 
-int tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
+int
+tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
 {
     struct pollfd fds[2];
     struct timespec left = {0, 0};

@@ -1,4 +1,6 @@
-/* Whole reads and writes, opening with care, and other dealings with the system. Private. */
+/*
+ * Whole reads and writes, opening with care, and other dealings with the system. Private.
+ */
 #ifndef TOSC_CORE_FILEIO_H
 #define TOSC_CORE_FILEIO_H
 
@@ -26,15 +28,18 @@ int tosc__sync_directory(const char *directory);
 int tosc__open(const char *path, int flags, mode_t mode);
 
 /*
- * Whether the file still has a name, and its size. Not fstat(): that asks for the times too, and
- * a kernel that has told them makes the next write take a new, finer one, which costs more
- * than the question.
+ * Whether the file still has a name, and its size. Not fstat(): that asks for the times
+ * too, and a kernel that has told them makes the next write take a new, finer one, which
+ * costs more than the question.
  */
 bool tosc__is_linked(int fd, uint64_t *ret_size);
 
 int tosc__random(void *bytes, size_t size);
 
-/* Whether other hosts may see files of this filesystem, and whether it outlives the machine's. */
+/*
+ * Whether other hosts may see files of this filesystem, and whether it outlives the
+ * machine's.
+ */
 struct tosc__filesystem {
     bool network;
     bool volatile_memory;
@@ -45,8 +50,8 @@ int tosc__filesystem_of(const char *directory, struct tosc__filesystem *ret);
 bool tosc__boot_id(uint8_t ret[16]);
 
 /*
- * Sleeps until `fd` (-1: none) is readable or the deadline: 0. A set `stop` (may be NULL) or a
- * signal: TOSC_EINTR.
+ * Sleeps until `fd` (-1: none) is readable or the deadline: 0. A set `stop` (may be NULL)
+ * or a signal: TOSC_EINTR.
  */
 int tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns);
 

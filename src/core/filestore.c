@@ -1,10 +1,11 @@
 /*
  * One data file of the format in docs/file-format.md.
  *
- * The loader reads the file through a window, so that a run of small records costs one read;
- * a payload that does not fit goes straight to where it is wanted. It trusts nothing but
- * checksums. Whether what it stopped at is a torn tail or damage is decided apart from it, in
- * tosc__file_judge(), which must only be believed when no write can be under way.
+ * The loader reads the file through a window, so that a run of small records costs one
+ * read; a payload that does not fit goes straight to where it is wanted. It trusts
+ * nothing but checksums. Whether what it stopped at is a torn tail or damage is decided
+ * apart from it, in tosc__file_judge(), which must only be believed when no write can be
+ * under way.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -26,40 +27,48 @@
 #define WINDOW ((size_t)128 << 10)
 #define SMALL_WINDOW ((size_t)4 << 10)
 
-static int no_memory(const char *path)
+static int
+no_memory(const char *path)
 {
-    return tosc__fail_path(TOSC_ENOMEM, path, "not enough memory for the data of %s", path);
+    return tosc__fail_path(TOSC_ENOMEM, path, "not enough memory for the data of %s",
+                           path);
 }
 
 /* ---- opening ---- */
 
-static int foreign(const char *path)
+static int
+foreign(const char *path)
 {
-    return tosc__fail_path(TOSC_ECORRUPT, path,
-                           "%s is not a tosc store and was left as it is; move it away or "
-                           "choose another path",
-                           path);
+    return tosc__fail_path(
+        TOSC_ECORRUPT, path,
+        "%s is not a tosc store and was left as it is; move it away or "
+        "choose another path",
+        path);
 }
 
-static int damaged_start(const char *path, const char *what, unsigned offset)
+static int
+damaged_start(const char *path, const char *what, unsigned offset)
 {
-    return tosc__fail_path(TOSC_ECORRUPT, path,
-                           "%s is damaged: its %s at offset %u is not valid; it was left as "
-                           "it is, move a good copy into its place or move it away",
-                           path, what, offset);
+    return tosc__fail_path(
+        TOSC_ECORRUPT, path,
+        "%s is damaged: its %s at offset %u is not valid; it was left as "
+        "it is, move a good copy into its place or move it away",
+        path, what, offset);
 }
 
-int tosc__file_damaged(const char *path, const struct tosc__place *place)
+int
+tosc__file_damaged(const char *path, const struct tosc__place *place)
 {
-    return tosc__fail_path(TOSC_ECORRUPT, path,
-                           "%s is damaged: no valid record of version %lld at offset %llu, and "
-                           "it is no interrupted write; the file was left as it is, move a "
-                           "good copy into its place or move it away",
-                           path, (long long)place->version + 1,
-                           (unsigned long long)place->offset);
+    return tosc__fail_path(
+        TOSC_ECORRUPT, path,
+        "%s is damaged: no valid record of version %lld at offset %llu, and "
+        "it is no interrupted write; the file was left as it is, move a "
+        "good copy into its place or move it away",
+        path, (long long)place->version + 1, (unsigned long long)place->offset);
 }
 
-static int open_descriptor(const char *path, struct tosc__file *file)
+static int
+open_descriptor(const char *path, struct tosc__file *file)
 {
     const int flags = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
 
@@ -73,13 +82,15 @@ static int open_descriptor(const char *path, struct tosc__file *file)
         return 0;
     }
     if (errno == EISDIR) {
-        return tosc__fail_errno(errno, path, "a store is a regular file, but there is a directory:");
+        return tosc__fail_errno(errno, path,
+                                "a store is a regular file, but there is a directory:");
     }
     return tosc__fail_errno(errno, path, "cannot open");
 }
 
-static int check_start(struct tosc__file *file, const char *path, size_t size,
-                       const unsigned char *bytes)
+static int
+check_start(struct tosc__file *file, const char *path, size_t size,
+            const unsigned char *bytes)
 {
     struct tosc__record base;
 
@@ -87,19 +98,20 @@ static int check_start(struct tosc__file *file, const char *path, size_t size,
     case TOSC__HEADER_FOREIGN:
         return foreign(path);
     case TOSC__HEADER_NEWER:
-        return tosc__fail_path(TOSC_ECORRUPT, path,
-                               "%s has a format version that this library does not know; it "
-                               "was left as it is",
-                               path);
+        return tosc__fail_path(
+            TOSC_ECORRUPT, path,
+            "%s has a format version that this library does not know; it "
+            "was left as it is",
+            path);
     case TOSC__HEADER_DAMAGED:
         return damaged_start(path, "header", 0);
     case TOSC__HEADER_GOOD:
         break;
     }
-    if (size < TOSC__HEADER_SIZE + TOSC__RECORD_SIZE ||
-        !tosc__record_decode(bytes + TOSC__HEADER_SIZE, &file->identity, TOSC__HEADER_SIZE,
-                             &base) ||
-        base.kind != TOSC__BASE) {
+    if (size < TOSC__HEADER_SIZE + TOSC__RECORD_SIZE
+        || !tosc__record_decode(bytes + TOSC__HEADER_SIZE, &file->identity,
+                                TOSC__HEADER_SIZE, &base)
+        || base.kind != TOSC__BASE) {
         return damaged_start(path, "base", TOSC__HEADER_SIZE);
     }
     file->base_version = base.version;
@@ -109,7 +121,8 @@ static int check_start(struct tosc__file *file, const char *path, size_t size,
 }
 
 /* Fills *file from its descriptor; *ret_empty: nothing is in it. */
-static int examine(struct tosc__file *file, const char *path, bool *ret_empty)
+static int
+examine(struct tosc__file *file, const char *path, bool *ret_empty)
 {
     unsigned char bytes[TOSC__HEADER_SIZE + TOSC__RECORD_SIZE];
     struct stat about;
@@ -133,7 +146,8 @@ static int examine(struct tosc__file *file, const char *path, bool *ret_empty)
     return size == 0 ? 0 : check_start(file, path, size, bytes);
 }
 
-int tosc__file_open(const char *path, struct tosc__file **ret)
+int
+tosc__file_open(const char *path, struct tosc__file **ret)
 {
     struct tosc__file file = {.refs = 1};
     bool empty = true;
@@ -161,7 +175,8 @@ int tosc__file_open(const char *path, struct tosc__file **ret)
     return status;
 }
 
-struct tosc__file *tosc__file_ref(struct tosc__file *file)
+struct tosc__file *
+tosc__file_ref(struct tosc__file *file)
 {
     if (file != NULL) {
         __atomic_fetch_add(&file->refs, 1, __ATOMIC_RELAXED);
@@ -169,7 +184,8 @@ struct tosc__file *tosc__file_ref(struct tosc__file *file)
     return file;
 }
 
-struct tosc__file *tosc__file_unref(struct tosc__file *file)
+struct tosc__file *
+tosc__file_unref(struct tosc__file *file)
 {
     if (file != NULL && __atomic_sub_fetch(&file->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         close(file->fd);
@@ -178,12 +194,14 @@ struct tosc__file *tosc__file_unref(struct tosc__file *file)
     return NULL;
 }
 
-struct tosc__place tosc__file_start(const struct tosc__file *file)
+struct tosc__place
+tosc__file_start(const struct tosc__file *file)
 {
     return (struct tosc__place){TOSC__HEADER_SIZE, file->base_version - 1};
 }
 
-struct tosc__place tosc__file_after_base(const struct tosc__file *file)
+struct tosc__place
+tosc__file_after_base(const struct tosc__file *file)
 {
     return (struct tosc__place){file->base_end, file->base_version};
 }
@@ -203,9 +221,12 @@ struct loader {
     size_t capacity; /* which has this much */
 };
 
-/* Has the window hold up to `size` bytes from `offset`; *ret_have is less at the limit. */
-static int look_at(struct loader *loader, uint64_t offset, size_t size,
-                   const unsigned char **ret_bytes, size_t *ret_have)
+/*
+ * Has the window hold up to `size` bytes from `offset`; *ret_have is less at the limit.
+ */
+static int
+look_at(struct loader *loader, uint64_t offset, size_t size,
+        const unsigned char **ret_bytes, size_t *ret_have)
 {
     uint64_t end = loader->start + loader->filled;
     size_t want;
@@ -232,20 +253,23 @@ static int look_at(struct loader *loader, uint64_t offset, size_t size,
     return 0;
 }
 
-static bool payload_is_good(const unsigned char *payload, const struct tosc__record *record)
+static bool
+payload_is_good(const unsigned char *payload, const struct tosc__record *record)
 {
-    return tosc__crc32c(0, payload, record->length) == record->payload_crc &&
-           tosc__is_zero(payload + record->length, tosc__padding(record->length));
+    return tosc__crc32c(0, payload, record->length) == record->payload_crc
+           && tosc__is_zero(payload + record->length, tosc__padding(record->length));
 }
 
 /* A payload too large for the window, straight into the sink. */
-static int load_large(struct loader *loader, const struct tosc__record *record,
-                      uint64_t offset, bool *ret_good)
+static int
+load_large(struct loader *loader, const struct tosc__record *record, uint64_t offset,
+           bool *ret_good)
 {
     size_t size = (size_t)record->length + tosc__padding(record->length);
     unsigned char *to = loader->sink->data + loader->used;
     size_t have;
-    int status = tosc__pread_full(loader->file->fd, to, size, offset, loader->path, &have);
+    int status =
+        tosc__pread_full(loader->file->fd, to, size, offset, loader->path, &have);
 
     if (status == 0) {
         *ret_good = have == size && payload_is_good(to, record);
@@ -254,8 +278,9 @@ static int load_large(struct loader *loader, const struct tosc__record *record,
 }
 
 /* The same when nobody wants the bytes. */
-static int check_large(struct loader *loader, const struct tosc__record *record,
-                       uint64_t offset, bool *ret_good)
+static int
+check_large(struct loader *loader, const struct tosc__record *record, uint64_t offset,
+            bool *ret_good)
 {
     uint64_t left = record->length;
     uint32_t crc = 0;
@@ -276,14 +301,15 @@ static int check_large(struct loader *loader, const struct tosc__record *record,
         left -= want;
     }
     status = look_at(loader, offset, tosc__padding(record->length), &bytes, &have);
-    *ret_good = status == 0 && crc == record->payload_crc &&
-                have == tosc__padding(record->length) && tosc__is_zero(bytes, have);
+    *ret_good = status == 0 && crc == record->payload_crc
+                && have == tosc__padding(record->length) && tosc__is_zero(bytes, have);
     return status;
 }
 
 /* The payload of the record at `offset`, whose header is good. */
-static int load_payload(struct loader *loader, const struct tosc__record *record,
-                        uint64_t offset, bool wanted, bool *ret_good)
+static int
+load_payload(struct loader *loader, const struct tosc__record *record, uint64_t offset,
+             bool wanted, bool *ret_good)
 {
     uint64_t extent = tosc__record_extent(record->length);
     const unsigned char *bytes;
@@ -296,8 +322,9 @@ static int load_payload(struct loader *loader, const struct tosc__record *record
     }
     wanted = wanted && loader->sink != NULL;
     if (extent > loader->room) {
-        status = wanted ? load_large(loader, record, offset + TOSC__RECORD_SIZE, ret_good)
-                        : check_large(loader, record, offset + TOSC__RECORD_SIZE, ret_good);
+        status = wanted
+                     ? load_large(loader, record, offset + TOSC__RECORD_SIZE, ret_good)
+                     : check_large(loader, record, offset + TOSC__RECORD_SIZE, ret_good);
     } else {
         status = look_at(loader, offset, (size_t)extent, &bytes, &have);
         if (status != 0 || have < extent) {
@@ -315,7 +342,8 @@ static int load_payload(struct loader *loader, const struct tosc__record *record
     return status;
 }
 
-static int only_zeros_follow(struct loader *loader, uint64_t offset, bool *ret)
+static int
+only_zeros_follow(struct loader *loader, uint64_t offset, bool *ret)
 {
     for (;;) {
         const unsigned char *bytes;
@@ -334,9 +362,9 @@ static int only_zeros_follow(struct loader *loader, uint64_t offset, bool *ret)
 }
 
 /* One record further. *ret_more false: the end or something invalid, see *ret_stop. */
-static int load_next(struct loader *loader, const struct tosc__load *load,
-                     struct tosc__place *place, bool *ret_more, enum tosc__stop *ret_stop,
-                     bool *ret_found)
+static int
+load_next(struct loader *loader, const struct tosc__load *load, struct tosc__place *place,
+          bool *ret_more, enum tosc__stop *ret_stop, bool *ret_found)
 {
     struct tosc__record record;
     const unsigned char *bytes;
@@ -348,12 +376,12 @@ static int load_next(struct loader *loader, const struct tosc__load *load,
     if (status != 0) {
         return status;
     }
-    if (have == TOSC__RECORD_SIZE &&
-        tosc__record_decode(bytes, &loader->file->identity, place->offset, &record) &&
-        record.version == place->version + 1 &&
-        (record.kind == TOSC__BASE) == (place->offset == TOSC__HEADER_SIZE)) {
-        status = load_payload(loader, &record, place->offset, record.version > load->after,
-                              &good);
+    if (have == TOSC__RECORD_SIZE
+        && tosc__record_decode(bytes, &loader->file->identity, place->offset, &record)
+        && record.version == place->version + 1
+        && (record.kind == TOSC__BASE) == (place->offset == TOSC__HEADER_SIZE)) {
+        status = load_payload(loader, &record, place->offset,
+                              record.version > load->after, &good);
     }
     if (status != 0) {
         return status;
@@ -373,7 +401,8 @@ static int load_next(struct loader *loader, const struct tosc__load *load,
 }
 
 /* The payloads take less room than their records, so the sink never has to grow. */
-static int make_sink(struct loader *loader, uint64_t from)
+static int
+make_sink(struct loader *loader, uint64_t from)
 {
     uint64_t size = loader->limit > from ? loader->limit - from : 0;
 
@@ -386,7 +415,8 @@ static int make_sink(struct loader *loader, uint64_t from)
 }
 
 /* Gives up what the framing took, when that is worth a copy. */
-static tosc_blob *finish_sink(struct loader *loader)
+static tosc_blob *
+finish_sink(struct loader *loader)
 {
     tosc_blob *blob = loader->sink;
 
@@ -399,7 +429,8 @@ static tosc_blob *finish_sink(struct loader *loader)
     return blob;
 }
 
-static int file_size(const struct tosc__file *file, const char *path, uint64_t *ret)
+static int
+file_size(const struct tosc__file *file, const char *path, uint64_t *ret)
 {
     struct stat about;
 
@@ -410,9 +441,10 @@ static int file_size(const struct tosc__file *file, const char *path, uint64_t *
     return 0;
 }
 
-int tosc__file_load(const struct tosc__file *file, const char *path,
-                    const struct tosc__load *load, struct tosc__place *place,
-                    enum tosc__stop *ret_stop, tosc_blob **ret_bytes, bool *ret_found)
+int
+tosc__file_load(const struct tosc__file *file, const char *path,
+                const struct tosc__load *load, struct tosc__place *place,
+                enum tosc__stop *ret_stop, tosc_blob **ret_bytes, bool *ret_found)
 {
     unsigned char small[SMALL_WINDOW];
     struct loader loader = {.file = file, .path = path, .limit = load->limit};
@@ -464,8 +496,11 @@ struct judged {
     bool record_follows;
 };
 
-/* Looks at everything from `from` on for headers of records; the first byte is no start. */
-static int survey(struct judged *judged, uint64_t from)
+/*
+ * Looks at everything from `from` on for headers of records; the first byte is no start.
+ */
+static int
+survey(struct judged *judged, uint64_t from)
 {
     uint64_t offset = from;
 
@@ -485,9 +520,9 @@ static int survey(struct judged *judged, uint64_t from)
         }
         judged->all_zero = judged->all_zero && tosc__is_zero(bytes, have);
         for (size_t i = 0; i + TOSC__RECORD_SIZE <= have; i += TOSC__RECORD_ALIGN) {
-            if (offset + i != from && bytes[i] == 'T' &&
-                tosc__record_decode(bytes + i, &judged->loader.file->identity, offset + i,
-                                    &record)) {
+            if (offset + i != from && bytes[i] == 'T'
+                && tosc__record_decode(bytes + i, &judged->loader.file->identity,
+                                       offset + i, &record)) {
                 judged->record_follows = true;
             }
         }
@@ -499,8 +534,8 @@ static int survey(struct judged *judged, uint64_t from)
     return 0;
 }
 
-static int empty_pieces(struct judged *judged, uint64_t from, uint64_t extent,
-                        uint64_t *ret)
+static int
+empty_pieces(struct judged *judged, uint64_t from, uint64_t extent, uint64_t *ret)
 {
     uint64_t end = from + extent;
 
@@ -525,7 +560,8 @@ static int empty_pieces(struct judged *judged, uint64_t from, uint64_t extent,
 }
 
 /* Whether the record at `offset` looks as if its write had been cut short. */
-static int looks_torn(struct judged *judged, uint64_t offset, bool *ret)
+static int
+looks_torn(struct judged *judged, uint64_t offset, bool *ret)
 {
     struct tosc__record record;
     const unsigned char *bytes;
@@ -541,9 +577,9 @@ static int looks_torn(struct judged *judged, uint64_t offset, bool *ret)
         size_t first = (size_t)(TOSC__SECTOR - offset % TOSC__SECTOR);
 
         first = first < TOSC__RECORD_SIZE ? first : TOSC__RECORD_SIZE;
-        *ret = tosc__is_zero(bytes, first) ||
-               (first < TOSC__RECORD_SIZE &&
-                tosc__is_zero(bytes + first, TOSC__RECORD_SIZE - first));
+        *ret = tosc__is_zero(bytes, first)
+               || (first < TOSC__RECORD_SIZE
+                   && tosc__is_zero(bytes + first, TOSC__RECORD_SIZE - first));
         return 0;
     }
     if (tosc__record_extent(record.length) > judged->size - offset) {
@@ -554,8 +590,9 @@ static int looks_torn(struct judged *judged, uint64_t offset, bool *ret)
     return status;
 }
 
-int tosc__file_judge(const struct tosc__file *file, const char *path,
-                     const struct tosc__place *place, enum tosc__verdict *ret)
+int
+tosc__file_judge(const struct tosc__file *file, const char *path,
+                 const struct tosc__place *place, enum tosc__verdict *ret)
 {
     struct judged judged = {.loader = {.file = file, .path = path, .room = WINDOW}};
     bool torn = false;
@@ -587,8 +624,9 @@ int tosc__file_judge(const struct tosc__file *file, const char *path,
 
 /* ---- writing ---- */
 
-static void describe(struct tosc__record *record, enum tosc__kind kind, int64_t version,
-                     const tosc_commit_id *id, const void *data, size_t size)
+static void
+describe(struct tosc__record *record, enum tosc__kind kind, int64_t version,
+         const tosc_commit_id *id, const void *data, size_t size)
 {
     *record = (struct tosc__record){.kind = kind, .version = version, .length = size};
     if (id != NULL) {
@@ -599,10 +637,13 @@ static void describe(struct tosc__record *record, enum tosc__kind kind, int64_t 
 
 static const unsigned char zeros[64 << 10];
 
-/* Header, payload and padding at `offset`, and `ahead` zero bytes; at most sizeof(zeros). */
-static int put_record(const struct tosc__file *file, const char *path,
-                      const struct tosc__record *record, uint64_t offset, const void *data,
-                      uint64_t ahead)
+/*
+ * Header, payload and padding at `offset`, and `ahead` zero bytes; at most sizeof(zeros).
+ */
+static int
+put_record(const struct tosc__file *file, const char *path,
+           const struct tosc__record *record, uint64_t offset, const void *data,
+           uint64_t ahead)
 {
     unsigned char together[4096];
     unsigned char *header = together;
@@ -630,9 +671,10 @@ static int put_record(const struct tosc__file *file, const char *path,
     return tosc__pwrite_full(file->fd, parts, count, offset, path);
 }
 
-int tosc__file_append(const struct tosc__file *file, const char *path,
-                      const struct tosc__place *place, const void *data, size_t size,
-                      const tosc_commit_id *id, uint64_t ahead)
+int
+tosc__file_append(const struct tosc__file *file, const char *path,
+                  const struct tosc__place *place, const void *data, size_t size,
+                  const tosc_commit_id *id, uint64_t ahead)
 {
     struct tosc__record record;
 
@@ -643,7 +685,8 @@ int tosc__file_append(const struct tosc__file *file, const char *path,
 }
 
 /* Mode and owner as the file that will be replaced has them, as far as we may. */
-static int follow_model(int fd, int model, const char *path)
+static int
+follow_model(int fd, int model, const char *path)
 {
     struct stat about;
     struct stat ours;
@@ -655,9 +698,9 @@ static int follow_model(int fd, int model, const char *path)
         return tosc__fail_errno(errno, path, "cannot ask for the mode of");
     }
     if (ours.st_uid != about.st_uid || ours.st_gid != about.st_gid) {
-        if (fchown(fd, about.st_uid, about.st_gid) < 0 &&
-            fchown(fd, (uid_t)-1, about.st_gid) < 0 && errno != EPERM && errno != EINVAL &&
-            errno != ENOTSUP) {
+        if (fchown(fd, about.st_uid, about.st_gid) < 0
+            && fchown(fd, (uid_t)-1, about.st_gid) < 0 && errno != EPERM
+            && errno != EINVAL && errno != ENOTSUP) {
             return tosc__fail_errno(errno, path, "cannot set the owner of");
         }
     }
@@ -667,7 +710,8 @@ static int follow_model(int fd, int model, const char *path)
     return 0;
 }
 
-static int open_new(const char *path)
+static int
+open_new(const char *path)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
     int fd = tosc__open(path, flags, 0600);
@@ -678,8 +722,9 @@ static int open_new(const char *path)
     return fd;
 }
 
-static int fill_new(struct tosc__file *file, const char *path, int model,
-                    const tosc_commit_id *id, const void *data, size_t size)
+static int
+fill_new(struct tosc__file *file, const char *path, int model, const tosc_commit_id *id,
+         const void *data, size_t size)
 {
     unsigned char header[TOSC__HEADER_SIZE];
     struct iovec part = {header, sizeof(header)};
@@ -704,9 +749,10 @@ static int fill_new(struct tosc__file *file, const char *path, int model,
     return put_record(file, path, &record, TOSC__HEADER_SIZE, data, 0);
 }
 
-int tosc__file_create(const char *path, int model, const struct tosc__identity *identity,
-                      int64_t version, const tosc_commit_id *id, const void *data,
-                      size_t size, struct tosc__file **ret)
+int
+tosc__file_create(const char *path, int model, const struct tosc__identity *identity,
+                  int64_t version, const tosc_commit_id *id, const void *data,
+                  size_t size, struct tosc__file **ret)
 {
     struct tosc__file *file = tosc__sys.malloc(sizeof(*file));
     int status;
@@ -714,12 +760,13 @@ int tosc__file_create(const char *path, int model, const struct tosc__identity *
     if (file == NULL) {
         return no_memory(path);
     }
-    *file = (struct tosc__file){.refs = 1,
-                                .writable = true,
-                                .identity = *identity,
-                                .base_version = version,
-                                .base_length = size,
-                                .base_end = TOSC__HEADER_SIZE + tosc__record_extent(size)};
+    *file =
+        (struct tosc__file){.refs = 1,
+                            .writable = true,
+                            .identity = *identity,
+                            .base_version = version,
+                            .base_length = size,
+                            .base_end = TOSC__HEADER_SIZE + tosc__record_extent(size)};
     file->fd = open_new(path);
     if (file->fd < 0) {
         status = tosc__fail_errno(errno, path, "cannot create");
@@ -737,9 +784,9 @@ int tosc__file_create(const char *path, int model, const struct tosc__identity *
 }
 
 /* Appends one record of another file under this one's identity. */
-static int copy_record(struct loader *loader, const struct tosc__record *record,
-                       uint64_t offset, const struct tosc__file *to, const char *to_path,
-                       struct tosc__place *place)
+static int
+copy_record(struct loader *loader, const struct tosc__record *record, uint64_t offset,
+            const struct tosc__file *to, const char *to_path, struct tosc__place *place)
 {
     tosc_commit_id id;
     bool good;
@@ -763,10 +810,11 @@ static int copy_record(struct loader *loader, const struct tosc__record *record,
     return status;
 }
 
-int tosc__file_copy_tail(const struct tosc__file *from, const char *from_path,
-                         struct tosc__place start, uint64_t limit,
-                         const struct tosc__file *to, const char *to_path,
-                         struct tosc__place *place)
+int
+tosc__file_copy_tail(const struct tosc__file *from, const char *from_path,
+                     struct tosc__place start, uint64_t limit,
+                     const struct tosc__file *to, const char *to_path,
+                     struct tosc__place *place)
 {
     struct loader loader = {
         .file = from, .path = from_path, .limit = limit, .room = WINDOW};
@@ -786,9 +834,9 @@ int tosc__file_copy_tail(const struct tosc__file *from, const char *from_path,
         if (status != 0) {
             break;
         }
-        if (have < TOSC__RECORD_SIZE ||
-            !tosc__record_decode(bytes, &from->identity, start.offset, &record) ||
-            record.version != start.version + 1) {
+        if (have < TOSC__RECORD_SIZE
+            || !tosc__record_decode(bytes, &from->identity, start.offset, &record)
+            || record.version != start.version + 1) {
             status = tosc__file_damaged(from_path, &start);
             break;
         }

@@ -1,6 +1,6 @@
 /*
- * One data file: opening, loading, judging what ends it, appending, making a new one. No locks
- * and no control block here; docs/file-format.md has the rules. Private to core.
+ * One data file: opening, loading, judging what ends it, appending, making a new one. No
+ * locks and no control block here; docs/file-format.md has the rules. Private to core.
  */
 #ifndef TOSC_CORE_FILESTORE_H
 #define TOSC_CORE_FILESTORE_H
@@ -28,8 +28,8 @@ struct tosc__file {
 };
 
 /*
- * Opens a data file and checks its header and the base's. *ret NULL: missing, or of length 0.
- * TOSC_ECORRUPT, TOSC_ESYSTEM, TOSC_ENOMEM.
+ * Opens a data file and checks its header and the base's. *ret NULL: missing, or of
+ * length 0. TOSC_ECORRUPT, TOSC_ESYSTEM, TOSC_ENOMEM.
  */
 int tosc__file_open(const char *path, struct tosc__file **ret);
 struct tosc__file *tosc__file_ref(struct tosc__file *file);
@@ -52,9 +52,10 @@ enum tosc__stop {
 };
 
 /*
- * Goes from *place over valid records up to offset `limit` and moves *place along. With `ret_bytes`
- * not NULL, the payloads of versions above `after` are put there, one behind the other (NULL if
- * there are none). With `id` not NULL, *ret_found says whether a record with it was met.
+ * Goes from *place over valid records up to offset `limit` and moves *place along. With
+ * `ret_bytes` not NULL, the payloads of versions above `after` are put there, one behind
+ * the other (NULL if there are none). With `id` not NULL, *ret_found says whether a
+ * record with it was met.
  */
 struct tosc__load {
     uint64_t limit;
@@ -75,24 +76,25 @@ int tosc__file_judge(const struct tosc__file *file, const char *path,
 int tosc__file_damaged(const char *path, const struct tosc__place *place);
 
 /*
- * Writes an append record at `place`, and `ahead` zero bytes after it. Does not flush and does not
- * clean up after a failure.
+ * Writes an append record at `place`, and `ahead` zero bytes after it. Does not flush and
+ * does not clean up after a failure.
  */
 int tosc__file_append(const struct tosc__file *file, const char *path,
                       const struct tosc__place *place, const void *data, size_t size,
                       const tosc_commit_id *id, uint64_t ahead);
 
 /*
- * A new data file under a temporary name, with a base. It gets mode and owner of `model` (an open
- * descriptor; -1: 0600). Not flushed. What a killed writer left under the name is removed.
+ * A new data file under a temporary name, with a base. It gets mode and owner of `model`
+ * (an open descriptor; -1: 0600). Not flushed. What a killed writer left under the name
+ * is removed.
  */
 int tosc__file_create(const char *path, int model, const struct tosc__identity *identity,
                       int64_t version, const tosc_commit_id *id, const void *data,
                       size_t size, struct tosc__file **ret);
 
 /*
- * Copies the records from *from up to offset `limit` behind `place` in another file, under that
- * file's identity, and moves *place along.
+ * Copies the records from *from up to offset `limit` behind `place` in another file,
+ * under that file's identity, and moves *place along.
  */
 int tosc__file_copy_tail(const struct tosc__file *from, const char *from_path,
                          struct tosc__place start, uint64_t limit,

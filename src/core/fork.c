@@ -1,9 +1,10 @@
 /*
  * fork(): a list of the objects that have something to do then.
  *
- * A child shares open file descriptions with its parent. If it kept the one that holds a store's
- * lock, the lock would stay taken after the parent's death; so a child drops such descriptors
- * at once, in pthread_atfork's handler, and not when it first uses the object.
+ * A child shares open file descriptions with its parent. If it kept the one that holds a
+ * store's lock, the lock would stay taken after the parent's death; so a child drops such
+ * descriptors at once, in pthread_atfork's handler, and not when it first uses the
+ * object.
  *
  * Lock order: this list's mutex before any mutex that a freeze takes.
  *
@@ -14,11 +15,13 @@
 #include <pthread.h>
 #include <stddef.h>
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards `first` and the links */
+static pthread_mutex_t mutex =
+    PTHREAD_MUTEX_INITIALIZER; /* guards `first` and the links */
 static pthread_once_t installed = PTHREAD_ONCE_INIT;
 static struct tosc__fork_node *first;
 
-static void before(void)
+static void
+before(void)
 {
     pthread_mutex_lock(&mutex);
     for (struct tosc__fork_node *node = first; node != NULL; node = node->next) {
@@ -26,7 +29,8 @@ static void before(void)
     }
 }
 
-static void after_in_parent(void)
+static void
+after_in_parent(void)
 {
     for (struct tosc__fork_node *node = first; node != NULL; node = node->next) {
         node->thaw(node);
@@ -34,7 +38,8 @@ static void after_in_parent(void)
     pthread_mutex_unlock(&mutex);
 }
 
-static void after_in_child(void)
+static void
+after_in_child(void)
 {
     for (struct tosc__fork_node *node = first; node != NULL; node = node->next) {
         node->renew(node);
@@ -42,12 +47,14 @@ static void after_in_child(void)
     pthread_mutex_unlock(&mutex);
 }
 
-static void install(void)
+static void
+install(void)
 {
     pthread_atfork(before, after_in_parent, after_in_child);
 }
 
-void tosc__fork_add(struct tosc__fork_node *node)
+void
+tosc__fork_add(struct tosc__fork_node *node)
 {
     pthread_once(&installed, install);
     pthread_mutex_lock(&mutex);
@@ -60,7 +67,8 @@ void tosc__fork_add(struct tosc__fork_node *node)
     pthread_mutex_unlock(&mutex);
 }
 
-void tosc__fork_remove(struct tosc__fork_node *node)
+void
+tosc__fork_remove(struct tosc__fork_node *node)
 {
     pthread_mutex_lock(&mutex);
     if (node->previous != NULL) {

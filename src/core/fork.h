@@ -3,10 +3,11 @@
 #define TOSC_CORE_FORK_H
 
 /*
- * Embedded in an object that must survive a fork. `freeze` and `thaw` run in the parent, before
- * and after; `renew` runs in the child instead of `thaw`, as the only thread. Freeze is to
- * take the object's short mutexes, so that nothing is half changed in the child. All may
- * only do what a signal handler may, beside the mutexes.
+ * Embedded in an object that must survive a fork. `freeze` and `thaw` run in the parent,
+ * before and after; `renew` runs in the child instead of `thaw`, as the only thread.
+ * Freeze is to take the object's short mutexes, so that nothing is half changed in the
+ * child; thaw and renew give them back. All may only do what a signal handler may, beside
+ * the mutexes.
  */
 struct tosc__fork_node {
     void (*freeze)(struct tosc__fork_node *node);

@@ -1,11 +1,11 @@
 /*
  * The gate: a futex that can be timed and interrupted. The file lock: fcntl's OFD locks.
  *
- * pthread mutexes cannot be interrupted by signals, which Ctrl-C needs. The gate is a plain
- * three-state futex lock. A caller first spins for about as long as a commit takes.
+ * pthread mutexes cannot be interrupted by signals, which Ctrl-C needs. The gate is a
+ * plain three-state futex lock. A caller first spins for about as long as a commit takes.
  *
- * A file lock without a deadline sleeps in the kernel's queue and is woken at once, also when
- * the holder dies. fcntl knows no deadline, so with one we try again and again, with
+ * A file lock without a deadline sleeps in the kernel's queue and is woken at once, also
+ * when the holder dies. fcntl knows no deadline, so with one we try again and again, with
  * pauses up to a millisecond.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -24,7 +24,8 @@
 
 #define SPINS 200
 
-static inline void relax(void)
+static inline void
+relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -33,42 +34,49 @@ static inline void relax(void)
 #endif
 }
 
-int tosc__futex_wait(int *word, int expected, int64_t deadline_ns)
+int
+tosc__futex_wait(int *word, int expected, int64_t deadline_ns)
 {
     struct timespec until = tosc__timespec(deadline_ns);
     const struct timespec *limit = deadline_ns == TOSC__FOR_EVER ? NULL : &until;
 
     if (syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, limit,
-                NULL, FUTEX_BITSET_MATCH_ANY) < 0) {
+                NULL, FUTEX_BITSET_MATCH_ANY)
+        < 0) {
         return errno == EINTR ? TOSC_EINTR : errno == ETIMEDOUT ? TOSC_ETIMEDOUT : 0;
     }
     return 0;
 }
 
-void tosc__futex_wake(int *word, int count)
+void
+tosc__futex_wake(int *word, int count)
 {
     syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
 }
 
-int tosc__lock_interrupted(void)
+int
+tosc__lock_interrupted(void)
 {
     return tosc__fail(TOSC_EINTR, "a signal ended the wait for the store's lock");
 }
 
-int tosc__lock_timed_out(void)
+int
+tosc__lock_timed_out(void)
 {
     return tosc__fail(TOSC_ETIMEDOUT, "the store's lock was not free in time");
 }
 
-static bool try_gate(struct tosc__gate *gate)
+static bool
+try_gate(struct tosc__gate *gate)
 {
     int free_word = 0;
 
-    return __atomic_compare_exchange_n(&gate->word, &free_word, 1, false, __ATOMIC_ACQUIRE,
-                                       __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(&gate->word, &free_word, 1, false,
+                                       __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-int tosc__gate_enter(struct tosc__gate *gate, int64_t deadline_ns)
+int
+tosc__gate_enter(struct tosc__gate *gate, int64_t deadline_ns)
 {
     if (try_gate(gate)) {
         return 0;
@@ -86,20 +94,23 @@ int tosc__gate_enter(struct tosc__gate *gate, int64_t deadline_ns)
         int status = tosc__futex_wait(&gate->word, 2, deadline_ns);
 
         if (status != 0) {
-            return status == TOSC_EINTR ? tosc__lock_interrupted() : tosc__lock_timed_out();
+            return status == TOSC_EINTR ? tosc__lock_interrupted()
+                                        : tosc__lock_timed_out();
         }
     }
     return 0;
 }
 
-void tosc__gate_leave(struct tosc__gate *gate)
+void
+tosc__gate_leave(struct tosc__gate *gate)
 {
     if (__atomic_exchange_n(&gate->word, 0, __ATOMIC_RELEASE) == 2) {
         tosc__futex_wake(&gate->word, 1);
     }
 }
 
-static int set_lock(int fd, int command, short type, off_t byte)
+static int
+set_lock(int fd, int command, short type, off_t byte)
 {
     struct flock lock = {
         .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1, .l_pid = 0};
@@ -107,7 +118,8 @@ static int set_lock(int fd, int command, short type, off_t byte)
     return fcntl(fd, command, &lock) == 0 ? 0 : errno;
 }
 
-static int lock_failed(int error, const char *path)
+static int
+lock_failed(int error, const char *path)
 {
     if (error == EINTR) {
         return tosc__lock_interrupted();
@@ -116,7 +128,8 @@ static int lock_failed(int error, const char *path)
 }
 
 /* Tries until the deadline; a signal ends the pause between two tries. */
-static int lock_by_trying(int fd, off_t byte, int64_t deadline_ns, const char *path)
+static int
+lock_by_trying(int fd, off_t byte, int64_t deadline_ns, const char *path)
 {
     int64_t pause_ns = 20000;
 
@@ -143,7 +156,8 @@ static int lock_by_trying(int fd, off_t byte, int64_t deadline_ns, const char *p
     }
 }
 
-int tosc__file_lock(int fd, off_t byte, int64_t deadline_ns, const char *path)
+int
+tosc__file_lock(int fd, off_t byte, int64_t deadline_ns, const char *path)
 {
     int error;
 
@@ -154,7 +168,8 @@ int tosc__file_lock(int fd, off_t byte, int64_t deadline_ns, const char *path)
     return error == 0 ? 0 : lock_failed(error, path);
 }
 
-void tosc__file_unlock(int fd, off_t byte)
+void
+tosc__file_unlock(int fd, off_t byte)
 {
     set_lock(fd, F_OFD_SETLK, F_UNLCK, byte);
 }

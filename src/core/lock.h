@@ -1,6 +1,6 @@
 /*
- * Exclusion: the gate (between the threads of one backend object) and the file lock (between
- * processes, and between backend objects of one process). Private to core.
+ * Exclusion: the gate (between the threads of one backend object) and the file lock
+ * (between processes, and between backend objects of one process). Private to core.
  */
 #ifndef TOSC_CORE_LOCK_H
 #define TOSC_CORE_LOCK_H
@@ -32,12 +32,14 @@ int tosc__gate_enter(struct tosc__gate *gate, int64_t deadline_ns);
 void tosc__gate_leave(struct tosc__gate *gate);
 
 /* Whether `holder` has the gate by name, so that the caller is inside already. */
-static inline bool tosc__gate_holds(const struct tosc__gate *gate, const void *holder)
+static inline bool
+tosc__gate_holds(const struct tosc__gate *gate, const void *holder)
 {
     return holder != NULL && __atomic_load_n(&gate->holder, __ATOMIC_ACQUIRE) == holder;
 }
 
-static inline void tosc__gate_name(struct tosc__gate *gate, const void *holder)
+static inline void
+tosc__gate_name(struct tosc__gate *gate, const void *holder)
 {
     __atomic_store_n(&gate->holder, holder, __ATOMIC_RELEASE);
 }

@@ -1,8 +1,8 @@
 /*
  * inotify on one file.
  *
- * Stores into a mapping make no event, so only a waker's write() to the lock file does. The
- * events themselves say nothing that we need.
+ * Stores into a mapping make no event, so only a waker's write() to the lock file does.
+ * The events themselves say nothing that we need.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -13,7 +13,8 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-int tosc__notify_open(const char *path)
+int
+tosc__notify_open(const char *path)
 {
     int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     int error;
@@ -29,7 +30,8 @@ int tosc__notify_open(const char *path)
     return fd;
 }
 
-void tosc__notify_drain(int fd)
+void
+tosc__notify_drain(int fd)
 {
     char events[4096];
 

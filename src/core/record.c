@@ -1,10 +1,10 @@
 /*
  * Framing: header and records of a data file, to and from bytes.
  *
- * docs/file-format.md is the specification. What must stay true: the first and the last eight
- * bytes of a record's header are never all zero (so a half-written header shows), and
- * a header's checksum starts from the identity of the file and the record's offset (so bytes
- * from elsewhere never pass).
+ * docs/file-format.md is the specification. What must stay true: the first and the last
+ * eight bytes of a record's header are never all zero (so a half-written header shows),
+ * and a header's checksum starts from the identity of the file and the record's offset
+ * (so bytes from elsewhere never pass).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -23,8 +23,9 @@ static const unsigned char end_mark[4] = {'c', 'e', 'R', 'T'};
 #define RECORD_CRC_AT 48
 #define HEADER_CRC_AT 60
 
-void tosc__identity_init(struct tosc__identity *identity, const uint8_t store_id[16],
-                         uint64_t generation)
+void
+tosc__identity_init(struct tosc__identity *identity, const uint8_t store_id[16],
+                    uint64_t generation)
 {
     unsigned char bytes[24];
 
@@ -35,8 +36,9 @@ void tosc__identity_init(struct tosc__identity *identity, const uint8_t store_id
     identity->seed = tosc__crc32c(0, bytes, sizeof(bytes));
 }
 
-void tosc__header_encode(const struct tosc__identity *identity,
-                         unsigned char to[TOSC__HEADER_SIZE])
+void
+tosc__header_encode(const struct tosc__identity *identity,
+                    unsigned char to[TOSC__HEADER_SIZE])
 {
     memset(to, 0, TOSC__HEADER_SIZE);
     memcpy(to, magic, sizeof(magic));
@@ -47,16 +49,16 @@ void tosc__header_encode(const struct tosc__identity *identity,
     tosc__put32(to + HEADER_CRC_AT, tosc__crc32c(0, to, HEADER_CRC_AT));
 }
 
-enum tosc__header_verdict tosc__header_decode(const unsigned char *from, size_t size,
-                                              struct tosc__identity *ret)
+enum tosc__header_verdict
+tosc__header_decode(const unsigned char *from, size_t size, struct tosc__identity *ret)
 {
     size_t seen = size < sizeof(magic) ? size : sizeof(magic);
 
     if (memcmp(from, magic, seen) != 0) {
         return TOSC__HEADER_FOREIGN;
     }
-    if (size < TOSC__HEADER_SIZE ||
-        tosc__get32(from + HEADER_CRC_AT) != tosc__crc32c(0, from, HEADER_CRC_AT)) {
+    if (size < TOSC__HEADER_SIZE
+        || tosc__get32(from + HEADER_CRC_AT) != tosc__crc32c(0, from, HEADER_CRC_AT)) {
         return TOSC__HEADER_DAMAGED;
     }
     if (tosc__get32(from + 8) != FORMAT_VERSION) {
@@ -69,8 +71,9 @@ enum tosc__header_verdict tosc__header_decode(const unsigned char *from, size_t 
     return TOSC__HEADER_GOOD;
 }
 
-static uint32_t record_crc(const unsigned char *bytes, const struct tosc__identity *identity,
-                           uint64_t offset)
+static uint32_t
+record_crc(const unsigned char *bytes, const struct tosc__identity *identity,
+           uint64_t offset)
 {
     unsigned char place[8];
 
@@ -79,9 +82,10 @@ static uint32_t record_crc(const unsigned char *bytes, const struct tosc__identi
                         RECORD_CRC_AT);
 }
 
-void tosc__record_encode(const struct tosc__record *record,
-                         const struct tosc__identity *identity, uint64_t offset,
-                         unsigned char to[TOSC__RECORD_SIZE])
+void
+tosc__record_encode(const struct tosc__record *record,
+                    const struct tosc__identity *identity, uint64_t offset,
+                    unsigned char to[TOSC__RECORD_SIZE])
 {
     memcpy(to, begin_mark, 4);
     tosc__put32(to + 4, (uint32_t)record->kind);
@@ -94,21 +98,22 @@ void tosc__record_encode(const struct tosc__record *record,
     memcpy(to + 52, end_mark, 4);
 }
 
-bool tosc__record_decode(const unsigned char from[TOSC__RECORD_SIZE],
-                         const struct tosc__identity *identity, uint64_t offset,
-                         struct tosc__record *ret)
+bool
+tosc__record_decode(const unsigned char from[TOSC__RECORD_SIZE],
+                    const struct tosc__identity *identity, uint64_t offset,
+                    struct tosc__record *ret)
 {
     uint32_t kind;
 
-    if (memcmp(from, begin_mark, 4) != 0 || memcmp(from + 52, end_mark, 4) != 0 ||
-        tosc__get32(from + RECORD_CRC_AT) != record_crc(from, identity, offset)) {
+    if (memcmp(from, begin_mark, 4) != 0 || memcmp(from + 52, end_mark, 4) != 0
+        || tosc__get32(from + RECORD_CRC_AT) != record_crc(from, identity, offset)) {
         return false;
     }
     kind = tosc__get32(from + 4);
     ret->version = (int64_t)tosc__get64(from + 8);
     ret->length = tosc__get64(from + 32);
-    if ((kind != TOSC__BASE && kind != TOSC__APPEND) || ret->version < 1 ||
-        ret->length >= TOSC__PAYLOAD_MAX) {
+    if ((kind != TOSC__BASE && kind != TOSC__APPEND) || ret->version < 1
+        || ret->length >= TOSC__PAYLOAD_MAX) {
         return false;
     }
     ret->kind = (enum tosc__kind)kind;
@@ -118,8 +123,8 @@ bool tosc__record_decode(const unsigned char from[TOSC__RECORD_SIZE],
     return true;
 }
 
-uint64_t tosc__count_empty_pieces(const unsigned char *bytes, uint64_t size,
-                                  uint64_t offset)
+uint64_t
+tosc__count_empty_pieces(const unsigned char *bytes, uint64_t size, uint64_t offset)
 {
     uint64_t empty = 0;
 
@@ -139,12 +144,12 @@ uint64_t tosc__count_empty_pieces(const unsigned char *bytes, uint64_t size,
 
 /*
  * The piece in which the record's header ends is never empty, so only sectors that begin
- * within the payload count. The padding is zero and takes no part, unless it is alone in the
- * last sector, which cannot be: payload and padding end on a multiple of 8, as sectors do, and
- * padding is shorter than that.
+ * within the payload count. The padding is zero and takes no part, unless it is alone in
+ * the last sector, which cannot be: payload and padding end on a multiple of 8, as
+ * sectors do, and padding is shorter than that.
  */
-uint32_t tosc__payload_empty_pieces(const unsigned char *payload, uint64_t length,
-                                    uint64_t offset)
+uint32_t
+tosc__payload_empty_pieces(const unsigned char *payload, uint64_t length, uint64_t offset)
 {
     uint64_t start = offset + TOSC__RECORD_SIZE;
     uint64_t skip = -start % TOSC__SECTOR;

@@ -1,6 +1,6 @@
 /*
- * Framing: the bytes of a data file's header and records, as docs/file-format.md has them.
- * Pure memory; nothing here touches a file. Private to core.
+ * Framing: the bytes of a data file's header and records, as docs/file-format.md has
+ * them. Pure memory; nothing here touches a file. Private to core.
  */
 #ifndef TOSC_CORE_RECORD_H
 #define TOSC_CORE_RECORD_H
@@ -57,20 +57,23 @@ bool tosc__record_decode(const unsigned char from[TOSC__RECORD_SIZE],
                          const struct tosc__identity *identity, uint64_t offset,
                          struct tosc__record *ret);
 
-static inline size_t tosc__padding(uint64_t length)
+static inline size_t
+tosc__padding(uint64_t length)
 {
     return (size_t)(-length % TOSC__RECORD_ALIGN);
 }
 
 /* Header, payload and padding. */
-static inline uint64_t tosc__record_extent(uint64_t length)
+static inline uint64_t
+tosc__record_extent(uint64_t length)
 {
     return TOSC__RECORD_SIZE + length + tosc__padding(length);
 }
 
 /*
- * How many pieces of `size` bytes that begin at file offset `offset` are all zero, where a
- * piece is what lies in one sector. Feed a record in any cuts that fall on sector bounds.
+ * How many pieces of `size` bytes that begin at file offset `offset` are all zero, where
+ * a piece is what lies in one sector. Feed a record in any cuts that fall on sector
+ * bounds.
  */
 uint64_t tosc__count_empty_pieces(const unsigned char *bytes, uint64_t size,
                                   uint64_t offset);

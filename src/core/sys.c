@@ -1,8 +1,8 @@
 /*
  * The table of system calls that tests replace to inject faults.
  *
- * What can leave a store half changed goes through here, and nothing else: the cost is one
- * indirect call beside a system call. The C library is the default.
+ * What can leave a store half changed goes through here, and nothing else: the cost is
+ * one indirect call beside a system call. The C library is the default.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

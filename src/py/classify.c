@@ -145,7 +145,7 @@ walk_mro(PyTypeObject *type, PyObject *name)
     }
     Py_ssize_t count = PyTuple_GET_SIZE(mro);
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *dict = ((PyTypeObject *)PyTuple_GET_ITEM(mro, i))->tp_dict;
+        PyObject *dict = value_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
         PyObject *found = dict != NULL ? PyDict_GetItemWithError(dict, name) : NULL;
         if (found != NULL || PyErr_Occurred()) {
             return found;
@@ -187,7 +187,7 @@ count_slots(PyTypeObject *type)
     Py_ssize_t slots = 0;
     PyObject *mro = type->tp_mro;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
-        PyObject *dict = ((PyTypeObject *)PyTuple_GET_ITEM(mro, i))->tp_dict;
+        PyObject *dict = value_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
         PyObject *key;
         PyObject *value;
         Py_ssize_t position = 0;

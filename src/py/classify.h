@@ -53,6 +53,19 @@ value_type_lookup(PyTypeObject *type, PyObject *name)
     return value_type_lookup_slow(type, name);
 }
 
+/* The type's own dict, borrowed; since 3.12 the builtin types keep theirs elsewhere. */
+static inline PyObject *
+value_type_dict(PyTypeObject *type)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    PyObject *dict = PyType_GetDict(type);
+    Py_XDECREF(dict);
+    return dict;
+#else
+    return type->tp_dict;
+#endif
+}
+
 /* Is it the descriptor that `__slots__` has made for one slot? */
 bool value_is_slot(PyObject *descriptor);
 

@@ -336,11 +336,11 @@ static int
 list_linked(Commit *commit, RefList *ret)
 {
     Manager *m = commit->manager;
-    int result = reflist_reserve(ret, (Py_ssize_t) m->table_used);
+    int result = reflist_reserve(ret, (Py_ssize_t) m->table.used);
     mark_gone(commit, true);
-    for (size_t i = 0; i < m->table_size && result == 0; i++) {
-        if (m->table[i] != NULL && !(m->table[i]->flags & FLAG_GONE)) {
-            result = reflist_add(ret, (PyObject *) m->table[i]);
+    for (size_t i = 0; i < m->table.size && result == 0; i++) {
+        if (m->table.slots[i] != NULL && !(m->table.slots[i]->flags & FLAG_GONE)) {
+            result = reflist_add(ret, (PyObject *) m->table.slots[i]);
         }
     }
     mark_gone(commit, false);
@@ -653,7 +653,7 @@ codec_encode(Commit *commit, bool base, Buffer *ret)
 typedef struct Decoder {
     Manager *m;
     bool reuse;
-    PyObject *shells; /* dict: oid -> wrapper made by this decoder */
+    OidTable shells;  /* wrappers made by this decoder */
     PyObject *extras; /* of the current segment */
     RefList early;    /* objects of the current record that were written ahead */
 } Decoder;
@@ -709,25 +709,17 @@ find_wrapper(Decoder *d, uint64_t oid, int kind)
     if (known != NULL && known->kind == kind) {
         return Py_NewRef((PyObject *) known);
     }
-    PyObject *key = PyLong_FromUnsignedLongLong(oid);
-    if (key == NULL) {
+    DObject *shell = oidtable_find(&d->shells, oid);
+    if (shell != NULL) {
+        return Py_NewRef((PyObject *) shell);
+    }
+    if (oidtable_reserve(&d->shells, 1) < 0 || (shell = new_shell(kind)) == NULL) {
         return NULL;
     }
-    PyObject *shell;
-    int found = tosc_dict_get(d->shells, key, &shell);
-    if (found == 0) {
-        DObject *made = new_shell(kind);
-        if (made != NULL) {
-            made->manager = (Manager *) Py_NewRef((PyObject *) m);
-            made->oid = oid; /* not in the table yet: nobody can find it by that */
-            if (PyDict_SetItem(d->shells, key, (PyObject *) made) < 0) {
-                Py_CLEAR(made);
-            }
-        }
-        shell = (PyObject *) made;
-    }
-    Py_DECREF(key);
-    return shell;
+    shell->manager = (Manager *) Py_NewRef((PyObject *) m);
+    shell->oid = oid; /* not in the Manager's table yet: nobody can find it by that */
+    oidtable_insert(&d->shells, shell);
+    return (PyObject *) shell;
 }
 
 static PyObject *
@@ -789,10 +781,22 @@ take_number(Items *items, Py_ssize_t *ret)
     return *ret == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* A class, of whatever metaclass. */
+static PyObject *
+take_class(Items *items)
+{
+    PyObject *cls = take(items);
+    if (cls != NULL && !PyType_Check(cls)) {
+        damaged("a class that is none");
+        return NULL;
+    }
+    return cls;
+}
+
 static PyObject *
 take_opaque(Items *items, DObject *object)
 {
-    PyObject *cls = take_as(items, &PyType_Type);
+    PyObject *cls = take_class(items);
     PyObject *pickle = cls == NULL ? NULL : take_as(items, &PyBytes_Type);
     PyObject *refs = pickle == NULL ? NULL : take_as(items, &PyTuple_Type);
     if (refs == NULL) {
@@ -810,19 +814,11 @@ take_opaque(Items *items, DObject *object)
     return opaque_state_from(pickle, refs);
 }
 
-/* A class may have any metaclass. */
 static PyObject *
 take_any(Items *items, DObject *object)
 {
-    PyObject *cls = take(items);
-    if (cls == NULL) {
-        return NULL;
-    }
-    if (!PyType_Check(cls)) {
-        damaged("a class that is none");
-        return NULL;
-    }
-    PyObject *attributes = take_as(items, &PyDict_Type);
+    PyObject *cls = take_class(items);
+    PyObject *attributes = cls == NULL ? NULL : take_as(items, &PyDict_Type);
     if (attributes == NULL
         || (((DAnyObject *) object)->cls == NULL && dany_set_class(object, cls) < 0)) {
         return NULL;
@@ -1015,13 +1011,13 @@ decode_item(Decoder *d, Record *record, Items *items)
 }
 
 static PyObject *
-load_list(Decoder *d, const unsigned char *data, size_t size)
+load_list(Decoder *d, const unsigned char *data, size_t size, bool classes)
 {
     PyObject *bytes = PyBytes_FromStringAndSize((const char *) data, (Py_ssize_t) size);
     if (bytes == NULL) {
         return NULL;
     }
-    PyObject *list = pickling_load(d->m, bytes, &load_reference_def, d);
+    PyObject *list = pickling_load(d->m, classes, bytes, &load_reference_def, d);
     Py_DECREF(bytes);
     if (list != NULL && !PyList_CheckExact(list)) {
         Py_DECREF(list);
@@ -1092,13 +1088,13 @@ decode_segment(Decoder *d, Record *record, Cursor *c)
     }
     Py_CLEAR(d->extras);
     if (extras_size > 0) {
-        d->extras = load_list(d, c->data, extras_size);
+        d->extras = load_list(d, c->data, extras_size, true);
         if (d->extras == NULL) {
             explain();
             return -1;
         }
     }
-    PyObject *list = load_list(d, c->data + extras_size, main_size);
+    PyObject *list = load_list(d, c->data + extras_size, main_size, false);
     if (list == NULL) {
         explain();
         return -1;
@@ -1233,23 +1229,42 @@ decode_record(Decoder *d, Cursor *c, Record *record, RecordList *list)
 static int
 check_shells(Decoder *d)
 {
-    Py_ssize_t pos = 0;
-    PyObject *shell;
-    while (PyDict_Next(d->shells, &pos, NULL, &shell)) {
-        if (!(((DObject *) shell)->flags & FLAG_DEFINED)) {
+    for (size_t i = 0; i < d->shells.size; i++) {
+        DObject *shell = d->shells.slots[i];
+        if (shell != NULL && !(shell->flags & FLAG_DEFINED)) {
             return damaged("an object that is referred to but not stored");
         }
     }
     return 0;
 }
 
+/* After a fault they belong to nobody: they never came into the graph. */
+static void
+free_shells(Decoder *d, bool disown)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    OidTable shells = d->shells;
+    d->shells = (OidTable){0};
+    for (size_t i = 0; i < shells.size; i++) {
+        if (shells.slots[i] != NULL) {
+            if (disown) {
+                shells.slots[i]->oid = 0;
+            }
+            Py_DECREF(shells.slots[i]);
+        }
+    }
+    PyMem_Free(shells.slots);
+    PyErr_Restore(type, error, traceback);
+}
+
 int
 codec_decode(Manager *m, const unsigned char *data, size_t size, bool reuse, RecordList *ret)
 {
-    Decoder d = {.m = m, .reuse = reuse, .shells = PyDict_New()};
+    Decoder d = {.m = m, .reuse = reuse};
     Cursor c = {data, size};
     size_t room = 0;
-    int result = d.shells == NULL ? -1 : 0;
+    int result = 0;
     *ret = (RecordList){.chain = Py_XNewRef(m->chain)};
     while (result == 0 && c.left > 0) {
         if (ret->count == room) {
@@ -1272,16 +1287,10 @@ codec_decode(Manager *m, const unsigned char *data, size_t size, bool reuse, Rec
     if (result < 0) {
         PyObject *type, *error, *traceback;
         PyErr_Fetch(&type, &error, &traceback);
-        /* Shells that never came into the graph belong to nobody. */
-        Py_ssize_t pos = 0;
-        PyObject *shell;
-        while (d.shells != NULL && PyDict_Next(d.shells, &pos, NULL, &shell)) {
-            ((DObject *) shell)->oid = 0;
-        }
         codec_records_clear(ret);
         PyErr_Restore(type, error, traceback);
     }
-    Py_XDECREF(d.shells);
+    free_shells(&d, result < 0);
     Py_XDECREF(d.extras);
     return result;
 }

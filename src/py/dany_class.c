@@ -455,10 +455,10 @@ make_namespace(PyTypeObject *cls, PyObject *class_ref, bool custom)
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(cls->tp_mro); i++) {
         PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(cls->tp_mro, i);
-        if (base == &PyBaseObject_Type || base->tp_dict == NULL) {
+        if (base == &PyBaseObject_Type || value_type_dict(base) == NULL) {
             continue;
         }
-        PyObject *dict = PyDict_Copy(base->tp_dict);
+        PyObject *dict = PyDict_Copy(value_type_dict(base));
         PyObject *name;
         PyObject *value;
         Py_ssize_t position = 0;
@@ -551,8 +551,9 @@ class_wrapper_type(PyTypeObject *base, PyObject *cls)
 PyObject *
 class_of_wrapper_type(PyTypeObject *type)
 {
-    PyObject *class_ref =
-        type->tp_dict == NULL ? NULL : PyDict_GetItemString(type->tp_dict, class_key);
+    PyObject *class_ref = value_type_dict(type) == NULL
+                              ? NULL
+                              : PyDict_GetItemString(value_type_dict(type), class_key);
     if (class_ref == NULL || !PyWeakref_Check(class_ref)) {
         return NULL;
     }
@@ -608,9 +609,9 @@ int
 class_seal(PyTypeObject *type)
 {
     PyObject *method = PyDescr_NewClassMethod(type, &refuse_method);
-    int result = method == NULL
-                     ? -1
-                     : PyDict_SetItemString(type->tp_dict, "__init_subclass__", method);
+    int result = method == NULL ? -1
+                                : PyDict_SetItemString(value_type_dict(type),
+                                                       "__init_subclass__", method);
     Py_XDECREF(method);
     PyType_Modified(type);
     return result;
@@ -625,7 +626,7 @@ class_init(PyObject *module, ToscState *state)
     if (result == 0) {
         special_type = (PyTypeObject *)special;
         name_type = (PyTypeObject *)name;
-        PyObject *owner = state->DAny_Type->tp_dict;
+        PyObject *owner = value_type_dict(state->DAny_Type);
         result = PyDict_SetItemString(owner, "__special_method_type__", special);
         result |= PyDict_SetItemString(owner, "__attribute_type__", name);
         result |= class_seal(state->DAny_Type);

@@ -29,7 +29,8 @@ take_slots(PyObject *value, PyObject *attributes)
 {
     PyTypeObject *type = Py_TYPE(value);
     for (Py_ssize_t i = PyTuple_GET_SIZE(type->tp_mro); i-- > 0;) {
-        PyObject *dict = ((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i))->tp_dict;
+        PyObject *dict =
+            value_type_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
         PyObject *name;
         PyObject *descriptor;
         Py_ssize_t position = 0;

@@ -299,7 +299,8 @@ local_op(DObject *self, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyO
         state = copy;
     }
     Traffic traffic = {0}; /* keeps what is replaced until the state is consistent */
-    int result = op_apply(self->kind, state, &op, &traffic);
+    bool replaces = code != OP_SPLICE || lo < hi;
+    int result = op_apply(self->kind, state, &op, replaces ? &traffic : NULL);
     Py_DECREF(state);
     reflist_clear(&traffic.in);
     reflist_clear(&traffic.out);
@@ -511,17 +512,17 @@ PyDoc_STRVAR(dobject_doc,
 
 static PyType_Slot dobject_slots[] = {
     {Py_tp_doc, (void *) dobject_doc},
-    {Py_tp_dealloc, dobject_dealloc},
-    {Py_tp_traverse, dobject_traverse},
-    {Py_tp_clear, dobject_clear},
-    {Py_tp_members, dobject_members},
     {0, NULL},
 };
 
+/*
+ * It has no fields of its own, so that Python sees two of our types as what they are: of
+ * different layout. A class cannot derive from both, nor an object change from one to the other.
+ */
 static PyType_Spec dobject_spec = {
     .name = "tosc.DObject",
-    .basicsize = sizeof(DObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = dobject_slots,
 };

@@ -46,13 +46,27 @@ grow(Frame **frames, size_t count, size_t *room)
     return 0;
 }
 
+/*
+ * Can the object not be met again? Nobody refers to it but the container that we found it
+ * in, our copy of that (which alone may be left of a bare container), and who asks.
+ */
+static bool
+is_met_once(const Engine *e, PyObject *value)
+{
+    if (e->depth == 0 || e->remember_all) {
+        return false;
+    }
+    return Py_REFCNT(value) <= (e->frames[e->depth - 1].source != NULL ? 3 : 2);
+}
+
 /* Opens a frame. Steals result and items, also on failure. */
 static int
 push(Engine *e, int kind, PyObject *source, PyObject *result, PyObject *items,
      bool custom)
 {
     if (items == NULL || grow(&e->frames, e->depth, &e->room) < 0
-        || (result != NULL && source != NULL && memo_add(&e->memo, source, result) < 0)) {
+        || (result != NULL && source != NULL && !is_met_once(e, source)
+            && memo_add(&e->memo, source, result) < 0)) {
         Py_XDECREF(result);
         Py_XDECREF(items);
         return -1;
@@ -181,7 +195,8 @@ static PyObject *
 make_opaque(Frame *frame)
 {
     PyObject *refs = PyList_AsTuple(frame->items);
-    PyObject *made = refs == NULL ? NULL : opaque_plain(frame->state, refs);
+    PyObject *made =
+        refs == NULL ? NULL : opaque_plain((DObject *)frame->source, frame->state, refs);
     Py_XDECREF(refs);
     return made;
 }
@@ -309,7 +324,8 @@ engine_pairs(PyObject *dict)
 int
 engine_open(Engine *e, PyObject *source, PyObject *result, PyObject *copy, bool custom)
 {
-    if (copy == NULL) {
+    if (copy == NULL || (result == NULL && source != NULL)) {
+        Py_XDECREF(copy);
         Py_XDECREF(result);
         return -1;
     }
@@ -471,7 +487,7 @@ engine_turn(Engine *e, PyObject *value, PyObject **ret)
         *ret = Py_NewRef(value);
         return 0;
     }
-    PyObject *known = memo_get(&e->memo, value);
+    PyObject *known = is_met_once(e, value) ? NULL : memo_get(&e->memo, value);
     if (known != NULL) {
         *ret = Py_NewRef(known);
         return 0;

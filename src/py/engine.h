@@ -44,6 +44,7 @@ typedef struct Engine {
     size_t late_count;
     size_t late_room;
     Memo memo;
+    bool remember_all;     /* also what cannot be met again */
     struct Engine *copier; /* makes plain copies of another Manager's wrappers */
     PyObject *empty[3];    /* what a wrapper holds until its frame is closed */
 } Engine;

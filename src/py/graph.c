@@ -65,85 +65,10 @@ deltas_clear(DeltaList *list)
     PyMem_Free(old.items);
 }
 
-/* ---- the table: open addressing, linear probing; oids are dense, so they are their own hash ---- */
-
-static size_t
-table_slot(const Manager *m, uint64_t oid)
-{
-    size_t mask = m->table_size - 1;
-    size_t i = (size_t) oid & mask;
-    while (m->table[i] != NULL && m->table[i]->oid != oid) {
-        i = (i + 1) & mask;
-    }
-    return i;
-}
-
 DObject *
 graph_find(Manager *m, uint64_t oid)
 {
-    return m->table_size == 0 ? NULL : m->table[table_slot(m, oid)];
-}
-
-static int
-table_reserve(Manager *m, size_t more)
-{
-    size_t need = (m->table_used + more) * 3 / 2 + 8;
-    if (need <= m->table_size) {
-        return 0;
-    }
-    size_t size = m->table_size ? m->table_size : 16;
-    while (size < need) {
-        size *= 2;
-    }
-    DObject **table = PyMem_Calloc(size, sizeof(*table));
-    if (table == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    DObject **old = m->table;
-    size_t old_size = m->table_size;
-    m->table = table;
-    m->table_size = size;
-    for (size_t i = 0; i < old_size; i++) {
-        if (old[i] != NULL) {
-            m->table[table_slot(m, old[i]->oid)] = old[i];
-        }
-    }
-    PyMem_Free(old);
-    return 0;
-}
-
-/* Room was reserved. Takes a new reference. */
-static void
-table_insert(Manager *m, DObject *object)
-{
-    size_t i = table_slot(m, object->oid);
-    if (m->table[i] == NULL) {
-        m->table[i] = (DObject *) Py_NewRef((PyObject *) object);
-        m->table_used++;
-    }
-}
-
-/* Gives the table's reference to the caller; closes the gap so that probing needs no marks. */
-static DObject *
-table_remove(Manager *m, uint64_t oid)
-{
-    size_t mask = m->table_size - 1;
-    size_t hole = table_slot(m, oid);
-    DObject *object = m->table[hole];
-    if (object == NULL) {
-        return NULL;
-    }
-    for (size_t i = (hole + 1) & mask; m->table[i] != NULL; i = (i + 1) & mask) {
-        size_t home = (size_t) m->table[i]->oid & mask;
-        if (((i - home) & mask) >= ((i - hole) & mask)) {
-            m->table[hole] = m->table[i];
-            hole = i;
-        }
-    }
-    m->table[hole] = NULL;
-    m->table_used--;
-    return object;
+    return oidtable_find(&m->table, oid);
 }
 
 int
@@ -151,14 +76,14 @@ graph_init(Manager *m)
 {
     PyObject *state = PyList_New(0);
     m->cell = dobject_new(tosc_state->DList_Type, KIND_LIST, state);
-    if (m->cell == NULL || table_reserve(m, 1) < 0) {
+    if (m->cell == NULL || oidtable_reserve(&m->table, 1) < 0) {
         return -1;
     }
     m->cell->manager = (Manager *) Py_NewRef((PyObject *) m);
     m->cell->oid = CELL_OID;
     m->cell->links = 1;
     m->next_oid = CELL_OID + 1;
-    table_insert(m, m->cell);
+    oidtable_insert(&m->table, m->cell);
     return 0;
 }
 
@@ -166,8 +91,8 @@ int
 graph_traverse(Manager *m, visitproc visit, void *arg)
 {
     Py_VISIT(m->cell);
-    for (size_t i = 0; i < m->table_size; i++) {
-        Py_VISIT(m->table[i]);
+    for (size_t i = 0; i < m->table.size; i++) {
+        Py_VISIT(m->table.slots[i]);
     }
     for (Py_ssize_t i = 0; i < m->aged.count; i++) {
         Py_VISIT(m->aged.items[i]);
@@ -178,19 +103,17 @@ graph_traverse(Manager *m, visitproc visit, void *arg)
 void
 graph_free(Manager *m)
 {
-    DObject **table = m->table;
-    size_t size = m->table_size;
-    m->table = NULL;
-    m->table_size = m->table_used = 0;
+    OidTable table = m->table;
+    m->table = (OidTable){0};
     m->loaded = false;
-    for (size_t i = 0; i < size; i++) {
-        if (table[i] != NULL) {
-            table[i]->oid = 0;
-            table[i]->links = 0;
-            Py_DECREF(table[i]);
+    for (size_t i = 0; i < table.size; i++) {
+        if (table.slots[i] != NULL) {
+            table.slots[i]->oid = 0;
+            table.slots[i]->links = 0;
+            Py_DECREF(table.slots[i]);
         }
     }
-    PyMem_Free(table);
+    PyMem_Free(table.slots);
     reflist_clear(&m->aged);
     Py_CLEAR(m->cell);
 }
@@ -346,7 +269,7 @@ prepare_all(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare)
     if (keep_old && reflist_reserve(&m->aged, deltas->count) < 0) {
         return -1;
     }
-    return table_reserve(m, fresh);
+    return oidtable_reserve(&m->table, fresh);
 }
 
 static void
@@ -368,7 +291,7 @@ swap(Manager *m, Delta *delta, bool keep_old, OldState **spare)
 {
     DObject *object = delta->object;
     if (delta->fresh) {
-        table_insert(m, object);
+        oidtable_insert(&m->table, object);
     } else if (keep_old) {
         keep_older(m, object, spare);
     }
@@ -420,7 +343,7 @@ link_out(DObject *wrapper, void *arg)
 static int
 unlink_object(Recount *recount, DObject *object, RefList *drops)
 {
-    PyObject *owned = (PyObject *) table_remove(recount->m, object->oid);
+    PyObject *owned = (PyObject *) oidtable_remove(&recount->m->table, object->oid);
     int result = owned == NULL ? 0 : reflist_add(drops, owned);
     Py_XDECREF(owned);
     object->oid = 0;
@@ -613,9 +536,8 @@ check_graph(DeltaList *deltas)
 static int
 drop_unlisted(Manager *m, RefList *drops)
 {
-    DObject **old = m->table;
-    size_t size = m->table_size;
-    for (size_t i = 0; i < size; i++) {
+    DObject **old = m->table.slots;
+    for (size_t i = 0; i < m->table.size; i++) {
         if (old[i] != NULL && !(old[i]->flags & FLAG_LISTED) && old[i] != m->cell) {
             if (reflist_add(drops, (PyObject *) old[i]) < 0) {
                 return -1;
@@ -627,7 +549,7 @@ drop_unlisted(Manager *m, RefList *drops)
         if (dobject_check((PyObject *) object) && object->oid != 0
             && !(object->flags & FLAG_LISTED) && object != m->cell
             && graph_find(m, object->oid) == object) {
-            Py_XDECREF(table_remove(m, object->oid));
+            Py_XDECREF(oidtable_remove(&m->table, object->oid));
             object->oid = 0;
             object->links = 0;
         }
@@ -685,7 +607,7 @@ graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
         }
     }
     if (result == 0
-        && (table_reserve(m, (size_t) deltas->count) < 0
+        && (oidtable_reserve(&m->table, (size_t) deltas->count) < 0
             || (keep_old && reflist_reserve(&m->aged, deltas->count) < 0))) {
         result = -1;
     }

@@ -148,14 +148,14 @@ graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count)
         return -1;
     }
     size_t count = 0;
-    uint64_t *oids = PyMem_Calloc(m->table_used + 1, sizeof(*oids));
+    uint64_t *oids = PyMem_Calloc(m->table.used + 1, sizeof(*oids));
     if (oids == NULL) {
         visited_free(&v);
         PyErr_NoMemory();
         return -1;
     }
-    for (size_t i = 0; i < m->table_size; i++) {
-        DObject *object = m->table[i];
+    for (size_t i = 0; i < m->table.size; i++) {
+        DObject *object = m->table.slots[i];
         if (object != NULL && visited_place(&v, (PyObject *) object) < 0) {
             oids[count++] = object->oid;
         }

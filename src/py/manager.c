@@ -400,6 +400,31 @@ commit_root(Manager *m, PyObject *list)
     return result;
 }
 
+/* What is stored needs classes that are not here: it is replaced without being read. */
+static int
+overwrite(Manager *m, PyObject *value)
+{
+    PyErr_Clear();
+    PyObject *list = adopt_root(m, value);
+    if (list == NULL) {
+        return -1;
+    }
+    int result = sync_lock_as_is(m, INT64_MAX);
+    if (result == 0) {
+        Change *change = change_new(m->cell, m->cell->state);
+        result = change == NULL ? -1 : change_add(change, OP_ASSIGN, 0, 0, list, NULL);
+        if (result == 0) {
+            result = sync_overwrite(m, change);
+        }
+        if (change != NULL) {
+            change_free(change);
+        }
+        sync_unlock(m);
+    }
+    Py_DECREF(list);
+    return result;
+}
+
 static bool
 is_conflict(void)
 {
@@ -421,15 +446,23 @@ manager_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *n
 {
     Manager *m = (Manager *) op;
     PyObject *value;
-    if (needed_argument(args, nargs, names, "write", "new", &value) < 0 || sync_load(m) < 0) {
+    if (needed_argument(args, nargs, names, "write", "new", &value) < 0) {
         return NULL;
+    }
+    bool inside = transaction_current(m) != NULL;
+    if ((inside ? sync_load(m) : sync_freshen(m)) < 0) {
+        if (inside || PyErr_Occurred() != tosc_state->SerializationError
+            || overwrite(m, value) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
     }
     PyObject *list = adopt_root(m, value);
     if (list == NULL) {
         return NULL;
     }
     int result;
-    if (in_transaction(m)) {
+    if (inside) {
         result = dobject_change(m->cell, OP_ASSIGN, 0, 0, list, NULL);
     } else {
         result = sync_enter(m) < 0 ? -1 : turn_take(m, INT64_MAX);
@@ -667,6 +700,10 @@ manager_get_version(PyObject *op, void *Py_UNUSED(closure))
         return NULL;
     }
     Transaction *top = transaction_current(m);
+    if (top == NULL && m->at.stored && m->at.version == TOSC_VERSION_UNKNOWN
+        && sync_pull(m) < 0) { /* somebody overtook our last commit at once */
+        return NULL;
+    }
     const tosc_position *at = top != NULL ? &top->at : &m->at;
     if (!at->stored) {
         Py_RETURN_NONE;

@@ -15,6 +15,7 @@
 #define TOSC_PY_MANAGER_H
 
 #include "changes.h"
+#include "oidtable.h"
 
 #include <tosc/backend.h>
 
@@ -65,15 +66,15 @@ struct Manager {
     tosc_position at;
     bool loaded;
     bool closed;
+    bool behind;   /* a commit is stored that memory could not take in: the watcher fetches it */
+    bool tolerant; /* takes placeholders for classes that cannot be loaded, see missing.c */
     int64_t seq; /* rises by one with each commit that is applied */
     uint64_t base_bytes;
     uint64_t tail_bytes;
 
-    /* The graph: a hash table of the linked objects, keyed by oid. */
+    /* The graph: the linked objects. */
     DObject *cell; /* a hidden list with the root as its only element; empty: nothing stored */
-    DObject **table;
-    size_t table_size; /* a power of two */
-    size_t table_used;
+    OidTable table;
     uint64_t next_oid;
     uint64_t suspects; /* how often something may have become cyclic garbage, unnoticed */
     RefList aged;      /* objects that have older states */
@@ -177,6 +178,10 @@ void turn_release(Manager *m);
 int sync_enter(Manager *m);
 /* Memory holds something: reads the store if it was never read. */
 int sync_load(Manager *m);
+/* Applies what was read, everything or what follows `at`. The turn is the caller's. */
+int sync_apply(Manager *m, const tosc_data *data);
+/* Replaces all that is stored by `change`, without having to know what it is. The same. */
+int sync_overwrite(Manager *m, Change *change);
 /* If the backend can tell for nothing that there is something newer, fetches it (not waiting for others). */
 int sync_freshen(Manager *m);
 /* Fetches what is new. Takes the turn unless it is the caller's. */
@@ -196,6 +201,17 @@ int sync_lock(Manager *m, int64_t deadline_ns);
 int sync_lock_as_is(Manager *m, int64_t deadline_ns); /* fetches nothing */
 void sync_unlock(Manager *m);
 int64_t tosc_monotonic_ns(void);
+
+/* ---- missing.c ---- */
+
+/*
+ * What is stored needed a class that cannot be loaded. If that is history, and nothing of it
+ * is left in the present state, the state as one whole record; else NULL with the exception
+ * that was set at the call.
+ */
+struct tosc_blob *missing_skip(Manager *m, const tosc_data *whole);
+/* A class to stand for one that cannot be loaded; cannot be pickled. */
+PyObject *missing_class(PyObject *module, PyObject *name);
 
 /* ---- transaction.c ---- */
 

@@ -107,6 +107,7 @@ static const struct state_string state_strings[] = {
     STRING(qualname, "__qualname__"),
     STRING(reduce_ex, "__reduce_ex__"),
     STRING(fields, "_fields"),
+    STRING(asyncio, "asyncio"),
     STRING(getattr, "__getattr__"),
     STRING(setattr, "__setattr__"),
     STRING(delattr, "__delattr__"),

@@ -268,8 +268,8 @@ opaque_call_init(PyObject *module, ToscState *state)
         return -1;
     }
     method_type = (PyTypeObject *)type;
-    int result =
-        PyDict_SetItemString(state->DOpaque_Type->tp_dict, "__method_type__", type);
+    int result = PyDict_SetItemString(value_type_dict(state->DOpaque_Type),
+                                      "__method_type__", type);
     Py_DECREF(type);
     return result;
 }

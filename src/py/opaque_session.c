@@ -95,13 +95,14 @@ begin_nested(Session *s)
         if (make_private(s) < 0) {
             return -1;
         }
-    } else if (opaque_state_watch(s->state) < 0) {
-        return -1;
     }
     s->mode = SESSION_NESTED;
     s->live = opaque_state_live(owner->manager, s->state);
+    if (s->live == NULL || opaque_state_watch(s->state) < 0 || check_part(s) < 0) {
+        return -1;
+    }
     s->state->worked = true;
-    return s->live == NULL ? -1 : 0;
+    return 0;
 }
 
 static int
@@ -171,10 +172,9 @@ session_begin(Session *s, PyObject *self, bool safe)
 static void
 give_back(Session *s)
 {
-    if (s->state->live == NULL) {
-        s->state->live = Py_NewRef(s->live);
-        Py_XSETREF(s->state->baseline, Py_XNewRef(s->baseline));
-    }
+    /* One that was made meanwhile goes: parts that the program has are of ours. */
+    Py_XSETREF(s->state->live, Py_NewRef(s->live));
+    Py_XSETREF(s->state->baseline, Py_XNewRef(s->baseline));
 }
 
 static bool
@@ -294,6 +294,9 @@ store(Session *s)
         return end_local(s);
     case SESSION_LINKED:
         return end_linked(s);
+    case SESSION_NESTED:
+        s->state->captured |= s->captured;
+        return 0;
     default:
         return 0;
     }

@@ -212,7 +212,7 @@ opaque_state_live(Manager *manager, OpaqueState *state)
 int
 opaque_state_watch(OpaqueState *state)
 {
-    if (state->baseline != NULL || state->live == NULL) {
+    if (state->baseline != NULL || state->live == NULL || state->worked) {
         return 0;
     }
     PyObject *refs = NULL;
@@ -305,11 +305,12 @@ catch_up(Manager *manager, OpaqueState *state)
             Py_CLEAR(state->origin);
         }
         Py_XSETREF(state->baseline, Py_NewRef(now->pickle));
-        if (!keep) {
+        if (!keep || state->captured) {
             Py_CLEAR(state->live);
             Py_CLEAR(state->baseline);
         }
         state->worked = false;
+        state->captured = false;
     }
     Py_XDECREF(now);
     Py_DECREF(live);
@@ -360,11 +361,20 @@ find_copy(DObject *self, PyObject *live)
     return NULL;
 }
 
+/* Is the question asked at the end of a transaction, which needs its copy no more? */
+static bool
+is_over(DObject *self)
+{
+    Transaction *top = self->manager == NULL ? NULL : transaction_current(self->manager);
+    return top == NULL || top->state != TX_OPEN;
+}
+
 /* `copy` has turned out to be what `before` is: its live object serves there. */
 static PyObject *
-settle_unchanged(OpaqueState *before, OpaqueState *copy)
+settle_unchanged(DObject *self, OpaqueState *before, OpaqueState *copy)
 {
-    if (copy != NULL && copy != before && before->live == NULL && copy->live != NULL) {
+    if (copy != NULL && copy != before && before->live == NULL && copy->live != NULL
+        && !copy->captured && is_over(self)) {
         before->live = copy->live;
         Py_XSETREF(before->baseline, copy->baseline);
         copy->live = NULL;
@@ -399,9 +409,9 @@ opaque_settle(DObject *self, PyObject *before, PyObject *live)
                                    && same_refs(now->refs, copy->refs)
                              : opaque_state_same(now, old);
         if (unchanged) {
-            result = settle_unchanged(old, copy);
+            result = settle_unchanged(self, old, copy);
             Py_DECREF(now);
-        } else if (keep) {
+        } else if (keep && is_over(self) && !(copy != NULL && copy->captured)) {
             give_live(now, live);
         }
     }
@@ -411,10 +421,10 @@ opaque_settle(DObject *self, PyObject *before, PyObject *live)
 }
 
 PyObject *
-opaque_plain(PyObject *op, PyObject *plain_refs)
+opaque_plain(DObject *owner, PyObject *op, PyObject *plain_refs)
 {
     OpaqueState *state = (OpaqueState *)op;
-    return codec_loads(NULL, state->pickle, plain_refs);
+    return codec_loads(owner->manager, state->pickle, plain_refs);
 }
 
 /* ---- the type ---- */

@@ -414,6 +414,13 @@ stored_key(PyObject *container, PyObject *key, const Traffic *traffic, PyObject 
         return -1;
     }
     int same = 0;
+    /* Mostly it is the very same object: then no foreign code need run. */
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(keys) && same == 0; i++) {
+        if (PyList_GET_ITEM(keys, i) == key) {
+            *ret = Py_NewRef(key);
+            same = 1;
+        }
+    }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(keys) && same == 0; i++) {
         PyObject *stored = PyList_GET_ITEM(keys, i);
         if (!is_atom(stored)) {

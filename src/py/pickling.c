@@ -66,29 +66,42 @@ pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *context)
     return result;
 }
 
-/* An Unpickler on the bytes, subject to the Manager's list. */
+/* What find_class may give out, as it is kept in the unpickler: None, a set, or a Manager. */
 static PyObject *
-open_unpickler(Manager *m, PyObject *bytes)
+permission(Manager *m, bool classes)
+{
+    if (!classes) {
+        return PyFrozenSet_New(NULL);
+    }
+    if (m != NULL && m->tolerant) {
+        return Py_NewRef((PyObject *) m);
+    }
+    return Py_NewRef(m != NULL && m->allowed != NULL ? m->allowed : Py_None);
+}
+
+/* An Unpickler on the bytes. */
+static PyObject *
+open_unpickler(Manager *m, bool classes, PyObject *bytes)
 {
     PyObject *file = PyObject_CallOneArg(tosc_state->io_BytesIO, bytes);
-    if (file == NULL) {
-        return NULL;
+    PyObject *allowed = file == NULL ? NULL : permission(m, classes);
+    PyObject *unpickler = NULL;
+    if (allowed != NULL) {
+        unpickler = PyObject_CallOneArg((PyObject *) tosc_state->Unpickler_Type, file);
     }
-    PyObject *unpickler = PyObject_CallOneArg((PyObject *) tosc_state->Unpickler_Type, file);
-    Py_DECREF(file);
-    if (unpickler != NULL) {
-        PyObject *allowed = m != NULL && m->allowed != NULL ? m->allowed : Py_None;
-        if (PyObject_SetAttrString(unpickler, "allowed", allowed) < 0) {
-            Py_CLEAR(unpickler);
-        }
+    if (unpickler != NULL && PyObject_SetAttrString(unpickler, "allowed", allowed) < 0) {
+        Py_CLEAR(unpickler);
     }
+    Py_XDECREF(allowed);
+    Py_XDECREF(file);
     return unpickler;
 }
 
 PyObject *
-pickling_load(Manager *m, PyObject *bytes, PyMethodDef *persistent_load, void *context)
+pickling_load(Manager *m, bool classes, PyObject *bytes, PyMethodDef *persistent_load,
+              void *context)
 {
-    PyObject *unpickler = open_unpickler(m, bytes);
+    PyObject *unpickler = open_unpickler(m, classes, bytes);
     PyObject *function = unpickler == NULL ? NULL : call_with_capsule(persistent_load, context);
     PyObject *result = NULL;
     if (function != NULL
@@ -121,6 +134,58 @@ get_member(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs
 static PyMethodDef get_member_def = {
     "getattr", (PyCFunction) (void (*)(void)) get_member, METH_FASTCALL, NULL};
 
+/* 1: may be loaded, 0: may not, 2: an enumeration's member is wanted, -1: exception. */
+static int
+check_allowed(PyObject *allowed, PyObject *module, PyObject *name)
+{
+    if (allowed == Py_None) {
+        return 1;
+    }
+    PyObject *full = PyUnicode_FromFormat("%S.%S", module, name);
+    if (full == NULL) {
+        return -1;
+    }
+    int found = PySet_Contains(allowed, full);
+    if (found == 0 && PySet_GET_SIZE(allowed) > 0
+        && PyUnicode_CompareWithASCIIString(full, "builtins.getattr") == 0) {
+        found = 2;
+    } else if (found == 0) {
+        PyErr_Format(tosc_state->SerializationError,
+                     "stored data name %R, which is not among the allowed classes", full);
+    }
+    Py_DECREF(full);
+    return found;
+}
+
+static PyObject *
+import_class(PyObject *unpickler, PyObject *module, PyObject *name)
+{
+    PyObject *base = (PyObject *) tosc_state->Unpickler_Type->tp_base;
+    PyObject *result = PyObject_CallMethodObjArgs(base, tosc_state->str_find_class, unpickler,
+                                                  module, name, NULL);
+    if (result == NULL
+        && (PyErr_ExceptionMatches(PyExc_ImportError)
+            || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        tosc_raise_format(tosc_state->SerializationError,
+                          "stored data need %U.%U, which cannot be imported here", module,
+                          name);
+    }
+    return result;
+}
+
+static PyObject *
+get_class(PyObject *unpickler, PyObject *allowed, PyObject *module, PyObject *name)
+{
+    switch (check_allowed(allowed, module, name)) {
+    case 1:
+        return import_class(unpickler, module, name);
+    case 2:
+        return PyCFunction_New(&get_member_def, NULL);
+    default:
+        return NULL;
+    }
+}
+
 /* find_class(self, module, name), bound by PyInstanceMethod. */
 static PyObject *
 find_class(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs)
@@ -133,35 +198,19 @@ find_class(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs
     if (allowed == NULL) {
         return NULL;
     }
-    if (allowed != Py_None) {
-        PyObject *name = PyUnicode_FromFormat("%S.%S", args[1], args[2]);
-        int found = name == NULL ? -1 : PySet_Contains(allowed, name);
-        if (found == 0 && PyUnicode_CompareWithASCIIString(name, "builtins.getattr") == 0) {
-            Py_DECREF(name);
-            Py_DECREF(allowed);
-            return PyCFunction_New(&get_member_def, NULL);
-        }
-        if (found == 0) {
-            PyErr_Format(tosc_state->SerializationError,
-                         "stored data name %R, which is not among the allowed classes", name);
-        }
-        Py_XDECREF(name);
-        if (found <= 0) {
-            Py_DECREF(allowed);
-            return NULL;
-        }
+    Manager *tolerant = NULL;
+    if (PyObject_TypeCheck(allowed, tosc_state->Manager_Type)) {
+        tolerant = (Manager *) allowed;
+        allowed = Py_NewRef(tolerant->allowed != NULL ? tolerant->allowed : Py_None);
+    }
+    PyObject *result = get_class(args[0], allowed, args[1], args[2]);
+    if (result == NULL && tolerant != NULL
+        && PyErr_ExceptionMatches(tosc_state->SerializationError)) {
+        PyErr_Clear();
+        result = missing_class(args[1], args[2]);
     }
     Py_DECREF(allowed);
-    PyObject *base = (PyObject *) tosc_state->Unpickler_Type->tp_base;
-    PyObject *result = PyObject_CallMethodObjArgs(base, tosc_state->str_find_class, args[0],
-                                                  args[1], args[2], NULL);
-    if (result == NULL
-        && (PyErr_ExceptionMatches(PyExc_ImportError)
-            || PyErr_ExceptionMatches(PyExc_AttributeError))) {
-        tosc_raise_format(tosc_state->SerializationError,
-                          "stored data need %U.%U, which cannot be imported here", args[1],
-                          args[2]);
-    }
+    Py_XDECREF((PyObject *) tolerant);
     return result;
 }
 
@@ -228,7 +277,7 @@ codec_dumps(PyObject *object, PyObject **ret_refs)
 PyObject *
 codec_loads(Manager *m, PyObject *bytes, PyObject *refs)
 {
-    return pickling_load(m, bytes, &opaque_load_def, refs);
+    return pickling_load(m, true, bytes, &opaque_load_def, refs);
 }
 
 /* ---- the list of allowed classes ---- */

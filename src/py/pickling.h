@@ -10,7 +10,8 @@
 #include "codec.h"
 
 PyObject *pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *context);
-PyObject *pickling_load(Manager *m, PyObject *bytes, PyMethodDef *persistent_load,
-                        void *context);
+/* Without `classes`, a pickle that names any class or function is refused. */
+PyObject *pickling_load(Manager *m, bool classes, PyObject *bytes,
+                        PyMethodDef *persistent_load, void *context);
 
 #endif

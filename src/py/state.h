@@ -34,7 +34,7 @@
     X(str_class) X(str_dict) X(str_slots) X(str_weakref) X(str_persistent_id) X(str_persistent_load) \
     X(str_find_class) X(str_dump) X(str_load) X(str_write) X(str_getvalue) \
     X(str_read) X(str_try_write) X(str_target_wait) X(str_module) X(str_qualname) \
-    X(str_reduce_ex) X(str_fields) X(str_getattr) X(str_setattr) X(str_delattr) X(str_getattribute)
+    X(str_reduce_ex) X(str_fields) X(str_asyncio) X(missing_base) X(str_getattr) X(str_setattr) X(str_delattr) X(str_getattribute)
 /* clang-format on */
 
 typedef struct ToscState {

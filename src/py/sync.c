@@ -21,7 +21,7 @@
 #include <time.h>
 
 /* A tail is replaced by a new base when it has outgrown the base and this many bytes. */
-#define COMPACT_FROM (64 * 1024)
+#define COMPACT_FROM (256 * 1024)
 #define SUSPECTS_FROM 1000
 
 int64_t
@@ -245,18 +245,19 @@ apply_record(Manager *m, Record *record)
     return -1;
 }
 
-static int
-apply_data(Manager *m, const tosc_data *data)
+int
+sync_apply(Manager *m, const tosc_data *data)
 {
     bool reuse = !data->whole
                  || (memcmp(m->at.store_id, data->at.store_id, sizeof(m->at.store_id)) == 0
                      && data->at.version >= m->at.version);
     RecordList records;
-    if (codec_decode(m, data->bytes->data, data->bytes->size, reuse, &records) < 0) {
-        return -1;
+    int collecting = PyGC_Disable(); /* nothing here is garbage, and it is much */
+    int result = codec_decode(m, data->bytes->data, data->bytes->size, reuse, &records);
+    if (result < 0) {
+        records = (RecordList){0};
     }
-    int result = 0;
-    if (data->whole && (records.count == 0 || !records.items[0].base)) {
+    if (result == 0 && data->whole && (records.count == 0 || !records.items[0].base)) {
         PyErr_SetString(tosc_state->DataError,
                         "the stored data do not begin with a whole state");
         result = -1;
@@ -276,6 +277,9 @@ apply_data(Manager *m, const tosc_data *data)
         }
     }
     codec_records_clear(&records);
+    if (collecting) {
+        PyGC_Enable();
+    }
     return result;
 }
 
@@ -297,6 +301,35 @@ read_store(Manager *m, bool since, tosc_data *ret)
     }
 }
 
+/* Data that could not be applied: once more without what is only history in them. */
+static int
+apply_present(Manager *m, tosc_data *data)
+{
+    if (!PyErr_ExceptionMatches(tosc_state->SerializationError)) {
+        return -1;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    tosc_data whole = {0};
+    tosc_blob *state = NULL;
+    if (read_store(m, false, &whole) == 0 && whole.bytes != NULL) {
+        state = missing_skip(m, &whole);
+    }
+    PyErr_Clear();
+    tosc_blob_unref(whole.bytes);
+    if (state == NULL) {
+        PyErr_Restore(type, value, traceback);
+        return -1;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    tosc_blob_unref(data->bytes);
+    *data = whole;
+    data->bytes = state;
+    return sync_apply(m, data);
+}
+
 /* The turn is ours. */
 static int
 pull(Manager *m)
@@ -310,10 +343,14 @@ pull(Manager *m)
     bool news = data.whole ? !(m->loaded && same_position(&m->at, &data.at))
                            : data.bytes != NULL;
     if (news) {
-        result = data.at.stored && data.bytes != NULL ? apply_data(m, &data) : empty_graph(m);
+        result = data.at.stored && data.bytes != NULL ? sync_apply(m, &data) : empty_graph(m);
+        if (result < 0 && data.bytes != NULL) {
+            result = apply_present(m, &data);
+        }
     }
     if (result == 0) {
         m->loaded = true;
+        m->behind = false;
         moved(m, &data);
     }
     tosc_blob_unref(data.bytes);
@@ -367,15 +404,18 @@ sync_freshen(Manager *m)
 /* ---- committing ---- */
 
 static int
-conflict(Manager *m)
+conflict(Manager *m, const Transaction *own)
 {
     if (m->recent_conflicts < 64) {
         m->recent_conflicts += 4;
     }
-    /* So that the next try starts from what is there now. Its faults are for the next try. */
+    /* So that the next try starts from what is there now. Its faults are for the next try.
+     * For the transaction, which is over, no older states need be kept. */
+    m->open_transactions -= own != NULL;
     if (pull(m) < 0) {
         PyErr_Clear();
     }
+    m->open_transactions += own != NULL;
     PyErr_SetString(tosc_state->TransactionError,
                     "the store was changed by somebody else since the transaction began; "
                     "nothing of it was kept");
@@ -482,7 +522,7 @@ store(Manager *m, const Commit *commit, const Buffer *record, bool base, tosc_da
             return 0;
         }
         if (status == TOSC_ECONFLICT) {
-            return conflict(m);
+            return conflict(m, commit->own);
         }
         if (status == TOSC_EUNKNOWN) {
             m->loaded = false; /* whatever is there now, the next use will see it */
@@ -527,12 +567,13 @@ apply_own(Manager *m, Commit *commit, Transaction *own)
     apply_local(m, commit->changes);
     int result = graph_apply(m, &commit->deltas, commit->gone, commit->n_gone, own, &m->drops);
     if (result < 0) {
-        /* It is stored, and that is what counts: read it back. */
+        /* It is stored, and that is what counts: read it back, now or a little later. */
         PyErr_Clear();
         m->loaded = false;
-        result = pull(m);
+        m->behind = pull(m) < 0;
+        PyErr_Clear();
     }
-    return result;
+    return 0;
 }
 
 /* The operations belong to the changes, which the caller frees. */
@@ -549,7 +590,7 @@ disown_ops(DeltaList *deltas)
 static bool
 much_garbage(const Manager *m)
 {
-    return m->suspects > SUSPECTS_FROM && m->suspects > m->table_used / 4;
+    return m->suspects > SUSPECTS_FROM && m->suspects > m->table.used / 4;
 }
 
 static int
@@ -594,7 +635,7 @@ sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *o
         return -1;
     }
     if (!same_position(&from, &m->at)) {
-        return conflict(m);
+        return conflict(m, own);
     }
     Commit commit = {
         .manager = m, .own = own, .changes = changes, .next_oid = m->next_oid};
@@ -617,6 +658,52 @@ sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *o
     } else {
         deltas_clear(&commit.deltas);
     }
+    return result;
+}
+
+/* The record says all, and refers to nothing that is there now. */
+static int
+put_over(Manager *m, Commit *commit, const Buffer *record)
+{
+    for (;;) {
+        int status;
+        tosc_position at;
+        Py_BEGIN_ALLOW_THREADS
+        status = m->ops->write(m->impl, m->exclusive ? m : NULL, record->data, record->size,
+                               &at);
+        Py_END_ALLOW_THREADS
+        codec_forget_oids(commit);
+        if (status == TOSC_OK) {
+            m->loaded = false;
+            return pull(m);
+        }
+        if (tosc_raise(status) < 0) {
+            return -1;
+        }
+    }
+}
+
+int
+sync_overwrite(Manager *m, Change *change)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    /* What the counter stands at cannot be read: far beyond it. */
+    uint64_t counter = (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+    Commit commit = {.manager = m, .changes = change, .next_oid = counter};
+    Buffer record = {0};
+    int result = new_commit_id(&commit.id);
+    if (result == 0) {
+        result = codec_encode(&commit, true, &record);
+    }
+    if (result == 0) {
+        result = put_over(m, &commit, &record);
+    } else {
+        codec_forget_oids(&commit);
+    }
+    buffer_free(&record);
+    Py_XDECREF(commit.chain);
+    deltas_clear(&commit.deltas);
     return result;
 }
 

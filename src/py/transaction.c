@@ -25,10 +25,8 @@ static PyObject *
 running_task(void)
 {
     if (tosc_state->current_task == NULL) {
-        PyObject *name = PyUnicode_InternFromString("asyncio");
-        PyObject *asyncio = name == NULL ? NULL : PyImport_GetModule(name);
-        Py_XDECREF(name);
-        if (asyncio == NULL) {
+        PyObject *asyncio = NULL;
+        if (tosc_dict_get(PyImport_GetModuleDict(), tosc_state->str_asyncio, &asyncio) <= 0) {
             PyErr_Clear();
             return NULL;
         }

@@ -89,7 +89,7 @@ fetch(struct Watcher *w, int failures)
     int result;
     if (m == NULL || w->stopping || m->closed) {
         result = -2;
-    } else if (!m->loaded) {
+    } else if (!m->loaded && !m->behind) {
         result = 1; /* nobody has looked at the store yet: nothing to keep up to date */
     } else if (!turn_try(m)) {
         result = 0;
@@ -299,8 +299,9 @@ watcher_stop(Manager *m)
 /* ---- compaction ---- */
 
 static void
-write_base(Manager *m, Transaction *tx, const tosc_position *of)
+write_base(Manager *m, Transaction *tx)
 {
+    tosc_position of = tx->at;
     Commit commit = {.manager = m,
                      .own = tx,
                      .next_oid = m->next_oid,
@@ -311,6 +312,7 @@ write_base(Manager *m, Transaction *tx, const tosc_position *of)
     Py_XDECREF(commit.chain);
     Py_XDECREF(commit.carry);
     deltas_clear(&commit.deltas);
+    transaction_rollback(tx); /* what follows needs no older states any more */
     if (result < 0) {
         PyErr_Clear();
         buffer_free(&record);
@@ -318,7 +320,7 @@ write_base(Manager *m, Transaction *tx, const tosc_position *of)
     }
     int status;
     Py_BEGIN_ALLOW_THREADS
-    status = m->ops->compact(m->impl, NULL, record.data, record.size, of, &data);
+    status = m->ops->compact(m->impl, NULL, record.data, record.size, &of, &data);
     Py_END_ALLOW_THREADS
     buffer_free(&record);
     tosc_blob_unref(data.bytes);
@@ -339,9 +341,7 @@ compact(struct Watcher *w)
         }
         Transaction *tx = m->ops->compact == NULL ? NULL : transaction_new(m);
         if (tx != NULL && transaction_begin(tx) == 0) {
-            tosc_position of = tx->at;
-            write_base(m, tx, &of);
-            transaction_rollback(tx);
+            write_base(m, tx);
         }
         Py_XDECREF((PyObject *) tx);
         PyErr_Clear();

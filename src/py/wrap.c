@@ -116,7 +116,9 @@ adopt_wrapper(Engine *e, PyObject *value, PyObject **ret)
         return -1;
     }
     /* The copier keeps its copies, so what the wrapper becomes is known by its copy. */
+    e->remember_all = true;
     int result = engine_turn(e, copy, ret);
+    e->remember_all = false;
     Py_DECREF(copy);
     return result;
 }
@@ -163,18 +165,29 @@ adopt_opaque(Engine *e, PyObject *value, PyObject **ret)
     return memo_add(&e->memo, value, *ret);
 }
 
+/* Opens the frame of a plain container, which becomes a new wrapper. Steals `copy`. */
+static int
+open_new(Engine *e, PyObject *value, int kind, PyObject *copy)
+{
+    PyObject *wrapper = copy == NULL ? NULL : new_wrapper(e, kind);
+    if (wrapper == NULL) {
+        Py_XDECREF(copy);
+        return -1;
+    }
+    return engine_open(e, value, wrapper, copy, false);
+}
+
 int
 engine_adopt(Engine *e, PyObject *value, int kind, PyObject **ret)
 {
     switch (kind) {
     case VALUE_LIST:
-        return engine_open(e, value, new_wrapper(e, KIND_LIST),
-                           PyList_GetSlice(value, 0, PyList_GET_SIZE(value)), false);
+        return open_new(e, value, KIND_LIST,
+                        PyList_GetSlice(value, 0, PyList_GET_SIZE(value)));
     case VALUE_DICT:
-        return engine_open(e, value, new_wrapper(e, KIND_DICT), PyDict_Copy(value),
-                           false);
+        return open_new(e, value, KIND_DICT, PyDict_Copy(value));
     case VALUE_SET:
-        return engine_open(e, value, new_wrapper(e, KIND_SET), PySet_New(value), false);
+        return open_new(e, value, KIND_SET, PySet_New(value));
     case VALUE_BYTES:
         *ret = (PyObject *)owned(e, dobject_new(tosc_state->DByteArray_Type, KIND_BYTES,
                                                 PyByteArray_FromObject(value)));

@@ -62,6 +62,7 @@ typedef struct OpaqueState {
     PyObject *origin; /* the state whose object this one's copy was, unchanged; or NULL */
     bool worked;      /* a transaction works on `live`: the pickle may be older */
     bool derived;     /* a transaction's copy */
+    bool captured;    /* the program has something that `live` holds on to */
 } OpaqueState;
 
 /* From a real object (pickled now: TypeError/SerializationError names its type); takes the object as live. */
@@ -71,7 +72,7 @@ PyObject *opaque_state_from(PyObject *pickle, PyObject *refs);
 DObject *opaque_new_shell(void);
 int opaque_set_class(DObject *self, PyObject *cls);
 /* A new plain copy of the object for a snapshot; `plain_refs` are the plain forms of its refs. */
-PyObject *opaque_plain(PyObject *state, PyObject *plain_refs);
+PyObject *opaque_plain(DObject *owner, PyObject *state, PyObject *plain_refs);
 /*
  * What the transaction's copy has become: a new OpaqueState if it differs from `before`,
  * else a new reference to `before`. `live` is the copy's live object, or, which is quicker, the copy itself

@@ -1,6 +1,7 @@
 /*
- * What every backend with all operations must do: run for the in-process backend, and for the file
- * backend on a local filesystem without and with flushing, and as on a network filesystem.
+ * What every backend with all operations must do: run for the in-process backend, and for
+ * the file backend on a local filesystem without and with flushing, and as on a network
+ * filesystem.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -13,10 +14,11 @@
 
 #include "support.h"
 
-static bool bytes_are(const tosc_blob *bytes, const char *text)
+static bool
+bytes_are(const tosc_blob *bytes, const char *text)
 {
-    return bytes != NULL && bytes->size == strlen(text) &&
-           memcmp(bytes->data, text, bytes->size) == 0;
+    return bytes != NULL && bytes->size == strlen(text)
+           && memcmp(bytes->data, text, bytes->size) == 0;
 }
 
 START_TEST(new_store_holds_nothing)
@@ -163,9 +165,10 @@ END_TEST
 
 START_TEST(payloads_of_every_size_come_back)
 {
-    static const size_t sizes[] = {1,    7,    8,     9,     448,   455,   456,    457,   511,
-                                   512,  513,  4030,  4032,  4040,  4095,  4096,   4097,  65535,
-                                   65536, 65537, 131000, 131072, 131073, 300000, 1000000};
+    static const size_t sizes[] = {1,      7,      8,      9,      448,   455,   456,
+                                   457,    511,    512,    513,    4030,  4032,  4040,
+                                   4095,   4096,   4097,   65535,  65536, 65537, 131000,
+                                   131072, 131073, 300000, 1000000};
     tosc_backend *b = store_of_kind(_i);
     size_t room = 4000000;
     unsigned char *all = malloc(room);
@@ -448,7 +451,8 @@ struct later {
     long us;
 };
 
-static void *append_later(void *argument)
+static void *
+append_later(void *argument)
 {
     struct later *later = argument;
 
@@ -457,7 +461,8 @@ static void *append_later(void *argument)
     return NULL;
 }
 
-static void *write_later(void *argument)
+static void *
+write_later(void *argument)
 {
     struct later *later = argument;
 
@@ -466,7 +471,8 @@ static void *write_later(void *argument)
     return NULL;
 }
 
-static void *set_later(void *argument)
+static void *
+set_later(void *argument)
 {
     struct later *later = argument;
 
@@ -475,7 +481,8 @@ static void *set_later(void *argument)
     return NULL;
 }
 
-static void *signal_later(void *argument)
+static void *
+signal_later(void *argument)
 {
     struct later *later = argument;
 
@@ -548,12 +555,14 @@ START_TEST(wait_is_ended_by_its_event)
 }
 END_TEST
 
-static void ignore(int signal_number)
+static void
+ignore(int signal_number)
 {
     (void)signal_number;
 }
 
-static void handle_signal(void)
+static void
+handle_signal(void)
 {
     struct sigaction action = {.sa_handler = ignore};
 
@@ -696,7 +705,8 @@ struct hammer {
     int conflicts;
 };
 
-static void *hammer(void *argument)
+static void *
+hammer(void *argument)
 {
     struct hammer *hammer = argument;
     tosc_position at = {.stored = false};
@@ -747,7 +757,8 @@ struct exclusion {
     int *inside;
 };
 
-static void *hold_lock_often(void *argument)
+static void *
+hold_lock_often(void *argument)
 {
     struct exclusion *exclusion = argument;
 
@@ -803,7 +814,8 @@ END_TEST
 
 static int destroyed;
 
-static void count_destroy(void *impl)
+static void
+count_destroy(void *impl)
 {
     ck_assert_ptr_eq(impl, &destroyed);
     destroyed++;
@@ -824,7 +836,8 @@ START_TEST(backend_ends_with_its_last_reference)
 }
 END_TEST
 
-static void *fail_elsewhere(void *argument)
+static void *
+fail_elsewhere(void *argument)
 {
     tosc_backend *b;
 
@@ -850,7 +863,8 @@ START_TEST(messages_belong_to_their_thread)
 }
 END_TEST
 
-int main(void)
+int
+main(void)
 {
     Suite *suite = suite_create("backend");
     TCase *all = tcase_create("every backend");
@@ -879,7 +893,8 @@ int main(void)
     tcase_add_loop_test(all, wait_reports_a_change_that_came_before, 0, KINDS);
     tcase_add_loop_test(all, wait_ends_at_its_timeout, 0, KINDS);
     tcase_add_loop_test(all, wait_is_ended_by_an_append_in_another_thread, 0, KINDS);
-    tcase_add_loop_test(all, wait_on_an_empty_store_is_ended_by_its_first_write, 0, KINDS);
+    tcase_add_loop_test(all, wait_on_an_empty_store_is_ended_by_its_first_write, 0,
+                        KINDS);
     tcase_add_loop_test(all, wait_is_ended_by_its_event, 0, KINDS);
     tcase_add_loop_test(all, wait_is_ended_by_a_signal, 0, KINDS);
     tcase_add_loop_test(all, no_change_of_a_burst_is_missed_by_a_waiter, 0, KINDS);

@@ -1,6 +1,6 @@
 /*
- * Data files that are cut, flipped, torn or foreign: what was acknowledged is there or the
- * damage is told, and a damaged file is never written to.
+ * Data files that are cut, flipped, torn or foreign: what was acknowledged is there or
+ * the damage is told, and a damaged file is never written to.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,7 +28,8 @@ struct sample {
     char text[RECORDS + 1][200];
 };
 
-static struct sample make_sample(void)
+static struct sample
+make_sample(void)
 {
     static const char *const parts[RECORDS] = {"the base", "+one", "+the second record",
                                                "+3"};
@@ -39,8 +40,8 @@ static struct sample make_sample(void)
     sample.ends[0] = TOSC__HEADER_SIZE;
     for (int i = 0; i < RECORDS; i++) {
         ok(do_append(b, parts[i], &at));
-        snprintf(sample.text[i + 1], sizeof(sample.text[0]), "%s%s", sample.text[i],
-                 parts[i]);
+        strcpy(sample.text[i + 1], sample.text[i]);
+        strcat(sample.text[i + 1], parts[i]);
         sample.ends[i + 1] = sample.ends[i] + tosc__record_extent(strlen(parts[i]));
     }
     tosc_backend_unref(b);
@@ -49,14 +50,16 @@ static struct sample make_sample(void)
     return sample;
 }
 
-static bool is_text(const tosc_data *data, const char *text)
+static bool
+is_text(const tosc_data *data, const char *text)
 {
-    return data->bytes != NULL && data->bytes->size == strlen(text) &&
-           memcmp(data->bytes->data, text, data->bytes->size) == 0;
+    return data->bytes != NULL && data->bytes->size == strlen(text)
+           && memcmp(data->bytes->data, text, data->bytes->size) == 0;
 }
 
 /* The file must be as it was put, bit for bit. */
-static void is_untouched(const char *path, const void *bytes, size_t size)
+static void
+is_untouched(const char *path, const void *bytes, size_t size)
 {
     size_t now_size;
     unsigned char *now = get_file(path, &now_size);
@@ -67,7 +70,8 @@ static void is_untouched(const char *path, const void *bytes, size_t size)
 }
 
 /* Every operation has to refuse this file and leave it alone. */
-static void is_refused(const char *path, const char *part_of_message)
+static void
+is_refused(const char *path, const char *part_of_message)
 {
     tosc_backend *b = file_store_with(path, &fast);
     size_t size;
@@ -76,8 +80,8 @@ static void is_refused(const char *path, const char *part_of_message)
     tosc_data data;
 
     fails(TOSC_ECORRUPT, do_read(b, &data));
-    ck_assert_msg(strstr(tosc_error_message(), part_of_message) != NULL &&
-                      strstr(tosc_error_message(), path) != NULL,
+    ck_assert_msg(strstr(tosc_error_message(), part_of_message) != NULL
+                      && strstr(tosc_error_message(), path) != NULL,
                   "the message is: %s", tosc_error_message());
     ck_assert_str_eq(tosc_error_path(), path);
     fails(TOSC_ECORRUPT, do_append(b, "x", &at));
@@ -104,7 +108,8 @@ START_TEST(every_flipped_bit_is_told_or_does_no_harm)
         b = file_store_with(sample.path, &fast);
         status = do_read(b, &data);
         if (status == 0) {
-            ck_assert_msg(data.at.version == RECORDS && is_text(&data, sample.text[RECORDS]),
+            ck_assert_msg(data.at.version == RECORDS
+                              && is_text(&data, sample.text[RECORDS]),
                           "bit %zu of byte %zu went unnoticed", bit % 8, bit / 8);
             tosc_blob_unref(data.bytes);
         } else {
@@ -172,7 +177,8 @@ START_TEST(flipped_bit_among_zeros_of_the_last_record_is_told)
 END_TEST
 
 /* What a file cut at `length` should be taken for, by nobody who knows more. */
-static int version_left(const struct sample *sample, size_t length)
+static int
+version_left(const struct sample *sample, size_t length)
 {
     int version = RECORDS;
 
@@ -238,7 +244,10 @@ START_TEST(store_whose_record_in_the_middle_is_damaged_is_refused)
 }
 END_TEST
 
-/* Makes the last record of a big store, as the disk has it when some sectors were not reached. */
+/*
+ * Makes the last record of a big store, as the disk has it when some sectors were not
+ * reached.
+ */
 struct torn {
     const char *path;
     unsigned char *bytes;
@@ -246,7 +255,8 @@ struct torn {
     size_t start; /* of the last record */
 };
 
-static struct torn make_torn(size_t last_size, size_t skew)
+static struct torn
+make_torn(size_t last_size, size_t skew)
 {
     struct torn torn = {.path = path_in("store")};
     char *payload = malloc(last_size + skew + 100);
@@ -268,7 +278,8 @@ static struct torn make_torn(size_t last_size, size_t skew)
     return torn;
 }
 
-static void is_dropped(const struct torn *torn, const unsigned char *bytes, size_t size)
+static void
+is_dropped(const struct torn *torn, const unsigned char *bytes, size_t size)
 {
     tosc_backend *b;
     tosc_data data;
@@ -401,7 +412,8 @@ END_TEST
 START_TEST(foreign_file_is_refused_and_left_as_it_is)
 {
     static const char *const texts[] = {
-        "x", "\x89", "\x89TOSX\r\n\x1a", "#!/bin/sh\necho this is a long enough foreign file\n",
+        "x", "\x89", "\x89TOSX\r\n\x1a",
+        "#!/bin/sh\necho this is a long enough foreign file\n",
         "SQLite format 3\0 and so on and on and on and on and on and on and on and on"};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -487,7 +499,8 @@ START_TEST(damaged_store_works_again_when_a_good_copy_is_moved_there)
 }
 END_TEST
 
-int main(void)
+int
+main(void)
 {
     Suite *suite = suite_create("damage");
     TCase *tests = tcase_create("damaged files");

@@ -1,6 +1,6 @@
 /*
- * System calls and allocations that fail at every step of every operation: the store holds the
- * old state or the new one, whoever looks, and goes on working.
+ * System calls and allocations that fail at every step of every operation: the store
+ * holds the old state or the new one, whoever looks, and goes on working.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,7 +28,8 @@ struct scene {
     int64_t new_version;
 };
 
-static void set_scene(struct scene *scene, enum operation operation, bool durable)
+static void
+set_scene(struct scene *scene, enum operation operation, bool durable)
 {
     const tosc_file_options options = {.not_durable = !durable};
 
@@ -64,7 +65,8 @@ static void set_scene(struct scene *scene, enum operation operation, bool durabl
     }
 }
 
-static int act(struct scene *scene, enum operation operation)
+static int
+act(struct scene *scene, enum operation operation)
 {
     tosc_backend *b = scene->backend;
 
@@ -82,7 +84,8 @@ static int act(struct scene *scene, enum operation operation)
 }
 
 /* What the store holds for this backend: 1 the new state, 0 the old one. */
-static int state_of(const struct scene *scene, tosc_backend *b)
+static int
+state_of(const struct scene *scene, tosc_backend *b)
 {
     tosc_data data;
     const char *text;
@@ -93,9 +96,9 @@ static int state_of(const struct scene *scene, tosc_backend *b)
         ck_assert_int_eq(scene->old_version, 0);
         return 0;
     }
-    is_new = data.at.version == scene->new_version &&
-             data.bytes->size == strlen(scene->new_text) &&
-             memcmp(data.bytes->data, scene->new_text, data.bytes->size) == 0;
+    is_new = data.at.version == scene->new_version
+             && data.bytes->size == strlen(scene->new_text)
+             && memcmp(data.bytes->data, scene->new_text, data.bytes->size) == 0;
     text = is_new ? scene->new_text : scene->old_text;
     ck_assert_int_eq(data.at.version, is_new ? scene->new_version : scene->old_version);
     ck_assert_uint_eq(data.bytes->size, strlen(text));
@@ -104,7 +107,8 @@ static int state_of(const struct scene *scene, tosc_backend *b)
     return is_new;
 }
 
-static void no_litter(const struct scene *scene)
+static void
+no_litter(const struct scene *scene)
 {
     char name[600];
 
@@ -115,7 +119,8 @@ static void no_litter(const struct scene *scene)
 }
 
 /* The same answer from this backend, from a new one, and from one after a reboot. */
-static void everybody_sees(const struct scene *scene, int is_new)
+static void
+everybody_sees(const struct scene *scene, int is_new)
 {
     tosc_backend *b;
 
@@ -125,7 +130,8 @@ static void everybody_sees(const struct scene *scene, int is_new)
     tosc_backend_unref(b);
 }
 
-static void goes_on(struct scene *scene)
+static void
+goes_on(struct scene *scene)
 {
     tosc_data data;
     tosc_backend *b;
@@ -149,8 +155,9 @@ static void goes_on(struct scene *scene)
     tosc_backend_unref(b);
 }
 
-static void try_every_step(enum operation operation, enum fault kind, int error, bool for_good,
-                           bool durable)
+static void
+try_every_step(enum operation operation, enum fault kind, int error, bool for_good,
+               bool durable)
 {
     static struct scene scene;
     bool struck = true;
@@ -169,8 +176,8 @@ static void try_every_step(enum operation operation, enum fault kind, int error,
             everybody_sees(&scene, state_of(&scene, scene.backend));
         } else {
             ck_assert(struck);
-            support_fails(kind == FAULT_MALLOC ? TOSC_ENOMEM : TOSC_ESYSTEM, status, "act",
-                          __FILE__, __LINE__);
+            support_fails(kind == FAULT_MALLOC ? TOSC_ENOMEM : TOSC_ESYSTEM, status,
+                          "act", __FILE__, __LINE__);
             if (kind != FAULT_MALLOC) {
                 ck_assert_int_eq(tosc_error_errno(), error);
                 ck_assert_ptr_nonnull(strstr(tosc_error_path(), "/"));
@@ -189,9 +196,11 @@ START_TEST(any_single_failure_leaves_the_old_or_the_new_state)
     static const struct {
         enum fault kind;
         int error;
-    } faults[] = {{FAULT_MALLOC, ENOMEM}, {FAULT_READ, EIO},         {FAULT_WRITE, ENOSPC},
-                  {FAULT_WRITE, EIO},     {FAULT_SHORT_WRITE, ENOSPC}, {FAULT_LATE_WRITE, EIO}, {FAULT_FDATASYNC, EIO},
-                  {FAULT_FSYNC, EIO},     {FAULT_RENAME, EACCES},      {FAULT_TRUNCATE, EIO}};
+    } faults[] = {{FAULT_MALLOC, ENOMEM},      {FAULT_READ, EIO},
+                  {FAULT_WRITE, ENOSPC},       {FAULT_WRITE, EIO},
+                  {FAULT_SHORT_WRITE, ENOSPC}, {FAULT_LATE_WRITE, EIO},
+                  {FAULT_FDATASYNC, EIO},      {FAULT_FSYNC, EIO},
+                  {FAULT_RENAME, EACCES},      {FAULT_TRUNCATE, EIO}};
 
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
         for (int for_good = 0; for_good < 2; for_good++) {
@@ -253,9 +262,9 @@ START_TEST(append_without_an_id_that_cannot_be_undone_is_unknown)
     set_scene(&scene, APPEND, false);
     fault_arm(FAULT_LATE_WRITE, 0, EIO, true);
     fault_also(FAULT_TRUNCATE, EIO);
-    fails(TOSC_EUNKNOWN,
-          tosc_backend_ops(scene.backend)
-              ->append(tosc_backend_impl(scene.backend), NULL, "+2", 2, NULL, &scene.at, &data));
+    fails(TOSC_EUNKNOWN, tosc_backend_ops(scene.backend)
+                             ->append(tosc_backend_impl(scene.backend), NULL, "+2", 2,
+                                      NULL, &scene.at, &data));
     ck_assert(fault_disarm());
     goes_on(&scene);
 }
@@ -354,13 +363,15 @@ END_TEST
 
 static bool mounted;
 
-static void mount_small(void)
+static void
+mount_small(void)
 {
     directory_make();
     mounted = mount("tosc-test", directory(), "tmpfs", 0, "size=200k") == 0;
 }
 
-static void unmount_small(void)
+static void
+unmount_small(void)
 {
     if (mounted) {
         umount2(directory(), MNT_DETACH);
@@ -380,7 +391,8 @@ START_TEST(full_disk_leaves_the_store_as_it_was)
     int status;
 
     if (!mounted) {
-        fprintf(stderr, "full_disk_leaves_the_store_as_it_was: skipped, cannot mount a tmpfs\n");
+        fprintf(stderr,
+                "full_disk_leaves_the_store_as_it_was: skipped, cannot mount a tmpfs\n");
         return;
     }
     path = path_in("store");
@@ -419,7 +431,8 @@ START_TEST(full_disk_leaves_the_store_as_it_was)
 }
 END_TEST
 
-int main(void)
+int
+main(void)
 {
     Suite *suite = suite_create("faults");
     TCase *tests = tcase_create("injected faults");

@@ -1,10 +1,10 @@
 /*
- * Several processes on one store: writers that are killed, readers beside writers, waking, the
- * lock, fork.
+ * Several processes on one store: writers that are killed, readers beside writers,
+ * waking, the lock, fork.
  *
- * The stores here hold entries that check themselves: entry n belongs to version n, and what is
- * stored is an unbroken run of entries up to the newest. So whatever was lost, mixed or
- * torn shows.
+ * The stores here hold entries that check themselves: entry n belongs to version n, and
+ * what is stored is an unbroken run of entries up to the newest. So whatever was lost,
+ * mixed or torn shows.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,12 +28,14 @@ struct entry {
     uint32_t crc; /* of the two above */
 };
 
-static size_t size_of_entry(uint64_t number)
+static size_t
+size_of_entry(uint64_t number)
 {
     return sizeof(struct entry) + (number % 50 == 0 ? 9000 : number % 7 * 40);
 }
 
-static size_t put_entry(unsigned char *to, uint64_t number)
+static size_t
+put_entry(unsigned char *to, uint64_t number)
 {
     struct entry entry = {.number = number, .size = (uint32_t)size_of_entry(number)};
 
@@ -43,8 +45,12 @@ static size_t put_entry(unsigned char *to, uint64_t number)
     return entry.size;
 }
 
-/* Checks a run of entries that ends with `last`; `first`: with what it has to begin, 0: any. */
-static void check_entries(const tosc_blob *bytes, uint64_t first, uint64_t last)
+/*
+ * Checks a run of entries that ends with `last`; `first`: with what it has to begin, 0:
+ * any.
+ */
+static void
+check_entries(const tosc_blob *bytes, uint64_t first, uint64_t last)
 {
     size_t at = 0;
     uint64_t expected = first;
@@ -69,7 +75,8 @@ static void check_entries(const tosc_blob *bytes, uint64_t first, uint64_t last)
     must(expected == last + 1);
 }
 
-static tosc_backend *open_kind(const char *path, int kind)
+static tosc_backend *
+open_kind(const char *path, int kind)
 {
     const tosc_file_options options = {.not_durable = kind != KIND_DURABLE,
                                        .shared_by_hosts = kind == KIND_NETWORK,
@@ -78,21 +85,27 @@ static tosc_backend *open_kind(const char *path, int kind)
     return file_store_with(path, &options);
 }
 
-/* One change: mostly an append, at times a replacement that drops the past, or a compaction. */
-static int change_once(tosc_backend *b, tosc_position *at)
+/*
+ * One change: mostly an append, at times a replacement that drops the past, or a
+ * compaction.
+ */
+static int
+change_once(tosc_backend *b, tosc_position *at)
 {
     static __thread unsigned char bytes[10000];
     uint64_t next = (uint64_t)at->version + 1;
     size_t size = put_entry(bytes, next);
     uint64_t dice = random_number() % 100;
     tosc_data data;
+    tosc_data compacted;
     int status;
 
     if (dice < 3 && at->stored) {
         ok(do_read(b, &data));
         if (data.at.version == at->version) {
-            status = tosc_backend_ops(b)->compact(tosc_backend_impl(b), NULL, data.bytes->data,
-                                                  data.bytes->size, &data.at, &data);
+            status =
+                tosc_backend_ops(b)->compact(tosc_backend_impl(b), NULL, data.bytes->data,
+                                             data.bytes->size, &data.at, &compacted);
             if (status != TOSC_ECONFLICT) {
                 ok(status);
             }
@@ -107,7 +120,8 @@ static int change_once(tosc_backend *b, tosc_position *at)
     return do_append_bytes(b, bytes, size, at);
 }
 
-static tosc_position position_now(tosc_backend *b)
+static tosc_position
+position_now(tosc_backend *b)
 {
     tosc_data data;
 
@@ -125,12 +139,13 @@ struct victim {
     const char *path;
     int kind;
     struct {
-        int started;    /* atomic */
+        int started;   /* atomic */
         int64_t acked; /* atomic: the newest version that the writer was told of */
-    } *shared;
+    } * shared;
 };
 
-static void write_until_killed(void *argument)
+static void
+write_until_killed(void *argument)
 {
     struct victim *victim = argument;
     tosc_backend *b = open_kind(victim->path, victim->kind);
@@ -227,7 +242,8 @@ struct crowd {
     int64_t *changes;
 };
 
-static void write_until_told(void *argument)
+static void
+write_until_told(void *argument)
 {
     struct crowd *crowd = argument;
     tosc_backend *b = open_kind(crowd->path, crowd->kind);
@@ -246,7 +262,8 @@ static void write_until_told(void *argument)
     tosc_backend_unref(b);
 }
 
-static void read_until_told(void *argument)
+static void
+read_until_told(void *argument)
 {
     struct crowd *crowd = argument;
     tosc_backend *b = open_kind(crowd->path, crowd->kind);
@@ -278,6 +295,7 @@ START_TEST(readers_beside_writers_see_no_error_and_no_mixture)
     int *stop = shared_memory(4096);
     struct crowd crowd = {path_in("store"), _i, stop, (int64_t *)(stop + 64)};
     pid_t children[4];
+    tosc_backend *b;
 
     children[0] = child_start(write_until_told, &crowd);
     children[1] = child_start(write_until_told, &crowd);
@@ -289,6 +307,9 @@ START_TEST(readers_beside_writers_see_no_error_and_no_mixture)
         child_join(children[i]);
     }
     must(*crowd.changes > 50);
+    b = open_kind(crowd.path, crowd.kind);
+    must(position_now(b).version == *crowd.changes);
+    tosc_backend_unref(b);
 }
 END_TEST
 
@@ -298,7 +319,8 @@ struct share {
     int *stop;
 };
 
-static void count_until_told(void *argument)
+static void
+count_until_told(void *argument)
 {
     struct share *share = argument;
     tosc_backend *b = file_store(share->path);
@@ -342,7 +364,8 @@ START_TEST(processes_that_append_lose_nothing_and_nobody_starves)
         sum += counts[i * 8];
     }
     for (int i = 0; i < PROCESSES; i++) {
-        ck_assert_msg(counts[i * 8] * 50 > sum, "process %d made only %lld of %lld commits", i,
+        ck_assert_msg(counts[i * 8] * 50 > sum,
+                      "process %d made only %lld of %lld commits", i,
                       (long long)counts[i * 8], (long long)sum);
     }
     b = file_store(share.path);
@@ -362,10 +385,11 @@ struct waker {
     struct {
         int64_t seen; /* atomic */
         double at[200];
-    } *shared;
+    } * shared;
 };
 
-static void wait_and_note(void *argument)
+static void
+wait_and_note(void *argument)
 {
     struct waker *waker = argument;
     tosc_backend *b = file_store(waker->path);
@@ -386,7 +410,8 @@ static void wait_and_note(void *argument)
     tosc_backend_unref(b);
 }
 
-static int by_value(const void *a, const void *b)
+static int
+by_value(const void *a, const void *b)
 {
     double x = *(const double *)a;
     double y = *(const double *)b;
@@ -418,7 +443,8 @@ START_TEST(waiter_in_another_process_is_woken_at_once)
     }
     child_join(child);
     qsort(late, (size_t)waker.rounds, sizeof(late[0]), by_value);
-    ck_assert_msg(late[waker.rounds / 2] < 0.02, "half of the wake-ups took %.1f ms and more",
+    ck_assert_msg(late[waker.rounds / 2] < 0.02,
+                  "half of the wake-ups took %.1f ms and more",
                   late[waker.rounds / 2] * 1e3);
     tosc_backend_unref(b);
 }
@@ -465,7 +491,8 @@ struct holder {
     pid_t *grandchild;
 };
 
-static void hold_until_told(void *argument)
+static void
+hold_until_told(void *argument)
 {
     struct holder *holder = argument;
     tosc_backend *b = open_kind(holder->path, holder->kind);
@@ -479,7 +506,8 @@ static void hold_until_told(void *argument)
     tosc_backend_unref(b);
 }
 
-static void await_state(const int *state, int value)
+static void
+await_state(const int *state, int value)
 {
     while (__atomic_load_n(state, __ATOMIC_ACQUIRE) != value) {
         sleep_us(200);
@@ -532,7 +560,8 @@ END_TEST
 
 /* ---- fork ---- */
 
-static void hold_and_fork(void *argument)
+static void
+hold_and_fork(void *argument)
 {
     struct holder *holder = argument;
     tosc_backend *b = open_kind(holder->path, holder->kind);
@@ -554,7 +583,8 @@ static void hold_and_fork(void *argument)
 
 START_TEST(child_of_a_holder_does_not_keep_its_lock)
 {
-    struct holder holder = {path_in("store"), _i, shared_memory(4096), shared_memory(4096)};
+    struct holder holder = {path_in("store"), _i, shared_memory(4096),
+                            shared_memory(4096)};
     tosc_backend *b = open_kind(holder.path, _i);
     pid_t child = child_start(hold_and_fork, &holder);
     int me;
@@ -576,7 +606,8 @@ struct forked {
     const void *holder;
 };
 
-static void append_as_child(void *argument)
+static void
+append_as_child(void *argument)
 {
     struct forked *forked = argument;
     tosc_backend *b = forked->backend;
@@ -588,13 +619,14 @@ static void append_as_child(void *argument)
     ok(do_lock(b, &data, -1));
     data.at = position_now(b);
     size = put_entry(bytes, (uint64_t)data.at.version + 1);
-    ok(tosc_backend_ops(b)->append(tosc_backend_impl(b), &data, bytes, size, &id, &data.at,
-                                   &data));
+    ok(tosc_backend_ops(b)->append(tosc_backend_impl(b), &data, bytes, size, &id,
+                                   &data.at, &data));
     ok(do_unlock(b, &data));
     tosc_backend_unref(b);
 }
 
-static void find_locked(void *argument)
+static void
+find_locked(void *argument)
 {
     struct forked *forked = argument;
     int me;
@@ -626,7 +658,8 @@ struct busy {
     tosc_event *stop;
 };
 
-static void *append_busily(void *argument)
+static void *
+append_busily(void *argument)
 {
     struct busy *busy = argument;
     tosc_position at = position_now(busy->backend);
@@ -639,7 +672,8 @@ static void *append_busily(void *argument)
     return NULL;
 }
 
-static void *wait_busily(void *argument)
+static void *
+wait_busily(void *argument)
 {
     struct busy *busy = argument;
     tosc_position at = {.stored = false};
@@ -684,7 +718,8 @@ START_TEST(forks_beside_busy_threads_do_not_hang)
 }
 END_TEST
 
-static void change_own_copy(void *argument)
+static void
+change_own_copy(void *argument)
 {
     struct forked *forked = argument;
     tosc_position at = forked->at;
@@ -712,7 +747,8 @@ START_TEST(child_has_a_copy_of_an_in_process_store)
 }
 END_TEST
 
-int main(void)
+int
+main(void)
 {
     Suite *suite = suite_create("processes");
     TCase *memory = tcase_create("in memory");
@@ -725,17 +761,18 @@ int main(void)
     tcase_add_loop_test(memory, killed_writers_lose_nothing_acknowledged, KIND_NETWORK,
                         KIND_NETWORK + 1);
     tcase_add_test(memory, killed_writer_does_not_disturb_the_others);
-    tcase_add_loop_test(memory, readers_beside_writers_see_no_error_and_no_mixture, KIND_LOCAL,
-                        KIND_LOCAL + 1);
+    tcase_add_loop_test(memory, readers_beside_writers_see_no_error_and_no_mixture,
+                        KIND_LOCAL, KIND_LOCAL + 1);
     tcase_add_loop_test(memory, readers_beside_writers_see_no_error_and_no_mixture,
                         KIND_NETWORK, KIND_NETWORK + 1);
     tcase_add_test(memory, processes_that_append_lose_nothing_and_nobody_starves);
     tcase_add_test(memory, waiter_in_another_process_is_woken_at_once);
     tcase_add_test(memory, killed_waiters_are_forgotten);
-    tcase_add_loop_test(memory, lock_excludes_other_processes_and_other_backends, KIND_LOCAL,
-                        KINDS);
+    tcase_add_loop_test(memory, lock_excludes_other_processes_and_other_backends,
+                        KIND_LOCAL, KINDS);
     tcase_add_loop_test(memory, holder_that_dies_frees_the_lock, KIND_LOCAL, KINDS);
-    tcase_add_loop_test(memory, child_of_a_holder_does_not_keep_its_lock, KIND_LOCAL, KINDS);
+    tcase_add_loop_test(memory, child_of_a_holder_does_not_keep_its_lock, KIND_LOCAL,
+                        KINDS);
     tcase_add_loop_test(memory, child_is_locked_out_by_its_parent, KIND_LOCAL, KINDS);
     tcase_add_loop_test(memory, forks_beside_busy_threads_do_not_hang, KIND_LOCAL,
                         KIND_LOCAL + 1);
@@ -745,8 +782,8 @@ int main(void)
     tcase_add_checked_fixture(disk, directory_make, directory_remove);
     tcase_add_loop_test(disk, killed_writers_lose_nothing_acknowledged, KIND_DURABLE,
                         KIND_DURABLE + 1);
-    tcase_add_loop_test(disk, readers_beside_writers_see_no_error_and_no_mixture, KIND_DURABLE,
-                        KIND_DURABLE + 1);
+    tcase_add_loop_test(disk, readers_beside_writers_see_no_error_and_no_mixture,
+                        KIND_DURABLE, KIND_DURABLE + 1);
     suite_add_tcase(suite, disk);
     return run_suite(suite);
 }

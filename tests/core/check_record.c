@@ -11,7 +11,8 @@
 #include "core/record.h"
 #include "support.h"
 
-static void make_identity(struct tosc__identity *identity, uint64_t generation)
+static void
+make_identity(struct tosc__identity *identity, uint64_t generation)
 {
     uint8_t id[16];
 
@@ -52,12 +53,13 @@ END_TEST
 
 START_TEST(checksum_of_parts_is_checksum_of_the_whole)
 {
-    const char text[] = "The quick brown fox jumps over the lazy dog, and over another one.";
+    const char text[] =
+        "The quick brown fox jumps over the lazy dog, and over another one.";
 
     for (size_t cut = 0; cut <= sizeof(text); cut++) {
-        ck_assert_uint_eq(tosc__crc32c(tosc__crc32c(0, text, cut), text + cut,
-                                       sizeof(text) - cut),
-                          tosc__crc32c(0, text, sizeof(text)));
+        ck_assert_uint_eq(
+            tosc__crc32c(tosc__crc32c(0, text, cut), text + cut, sizeof(text) - cut),
+            tosc__crc32c(0, text, sizeof(text)));
     }
 }
 END_TEST
@@ -123,7 +125,8 @@ START_TEST(header_of_a_later_format_is_told_from_a_damaged_one)
     ck_assert_int_eq(tosc__header_decode(bytes, sizeof(bytes), &read),
                      TOSC__HEADER_DAMAGED);
     tosc__put32(bytes + 60, tosc__crc32c(0, bytes, 60));
-    ck_assert_int_eq(tosc__header_decode(bytes, sizeof(bytes), &read), TOSC__HEADER_NEWER);
+    ck_assert_int_eq(tosc__header_decode(bytes, sizeof(bytes), &read),
+                     TOSC__HEADER_NEWER);
 }
 END_TEST
 
@@ -143,7 +146,8 @@ START_TEST(short_header_is_foreign_or_damaged)
 }
 END_TEST
 
-static struct tosc__record sample(void)
+static struct tosc__record
+sample(void)
 {
     struct tosc__record record = {.kind = TOSC__APPEND,
                                   .version = 12345,
@@ -251,7 +255,8 @@ START_TEST(empty_pieces_are_counted_alike_by_writer_and_judge)
 }
 END_TEST
 
-int main(void)
+int
+main(void)
 {
     Suite *suite = suite_create("record");
     TCase *tests = tcase_create("framing");

@@ -21,15 +21,17 @@
 #include "core/clock.h"
 #include "core/sys.h"
 
-void support_ok(int status, const char *call, const char *file, int line)
+void
+support_ok(int status, const char *call, const char *file, int line)
 {
     if (status != 0) {
-        ck_abort_msg("%s:%d: %s returned %s: %s", file, line, call, tosc_status_name(status),
-                     tosc_error_message());
+        ck_abort_msg("%s:%d: %s returned %s: %s", file, line, call,
+                     tosc_status_name(status), tosc_error_message());
     }
 }
 
-void support_fails(int expected, int status, const char *call, const char *file, int line)
+void
+support_fails(int expected, int status, const char *call, const char *file, int line)
 {
     if (status != expected) {
         ck_abort_msg("%s:%d: %s returned %s, not %s: %s", file, line, call,
@@ -38,7 +40,8 @@ void support_fails(int expected, int status, const char *call, const char *file,
     }
 }
 
-void support_failed(const char *condition, const char *file, int line)
+void
+support_failed(const char *condition, const char *file, int line)
 {
     fprintf(stderr, "%s:%d: not true: %s (last fault: %s)\n", file, line, condition,
             tosc_error_message());
@@ -51,7 +54,8 @@ static char base[256];
 static char paths[16][512];
 static unsigned paths_used;
 
-void directory_make(void)
+void
+directory_make(void)
 {
     const char *where = getenv("TOSC_TEST_DIRECTORY");
 
@@ -59,7 +63,8 @@ void directory_make(void)
     ck_assert_ptr_nonnull(mkdtemp(base));
 }
 
-void directory_make_in_memory(void)
+void
+directory_make_in_memory(void)
 {
     strcpy(base, "/dev/shm/tosc-test-XXXXXX");
     if (mkdtemp(base) == NULL) {
@@ -67,7 +72,8 @@ void directory_make_in_memory(void)
     }
 }
 
-void directory_remove(void)
+void
+directory_remove(void)
 {
     DIR *dir = opendir(base);
     struct dirent *entry;
@@ -76,8 +82,8 @@ void directory_remove(void)
         return;
     }
     while ((entry = readdir(dir)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-            unlinkat(dirfd(dir), entry->d_name, 0) < 0) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0
+            && unlinkat(dirfd(dir), entry->d_name, 0) < 0) {
             unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
         }
     }
@@ -85,12 +91,14 @@ void directory_remove(void)
     rmdir(base);
 }
 
-const char *directory(void)
+const char *
+directory(void)
 {
     return base;
 }
 
-const char *path_in(const char *name)
+const char *
+path_in(const char *name)
 {
     char *path = paths[paths_used++ % (sizeof(paths) / sizeof(paths[0]))];
 
@@ -100,7 +108,8 @@ const char *path_in(const char *name)
 
 /* ---- stores ---- */
 
-tosc_backend *file_store_with(const char *path, const tosc_file_options *options)
+tosc_backend *
+file_store_with(const char *path, const tosc_file_options *options)
 {
     tosc_backend *b = NULL;
 
@@ -108,12 +117,14 @@ tosc_backend *file_store_with(const char *path, const tosc_file_options *options
     return b;
 }
 
-tosc_backend *file_store(const char *path)
+tosc_backend *
+file_store(const char *path)
 {
     return file_store_with(path, NULL);
 }
 
-tosc_backend *store_of_kind(int kind)
+tosc_backend *
+store_of_kind(int kind)
 {
     tosc_file_options options = {.not_durable = kind != KIND_DURABLE,
                                  .shared_by_hosts = kind == KIND_NETWORK,
@@ -130,14 +141,16 @@ tosc_backend *store_of_kind(int kind)
 #define OPS(b) tosc_backend_ops(b)
 #define IMPL(b) tosc_backend_impl(b)
 
-int do_write(tosc_backend *b, const char *text, tosc_position *at)
+int
+do_write(tosc_backend *b, const char *text, tosc_position *at)
 {
     tosc_position ignored;
 
     return OPS(b)->write(IMPL(b), NULL, text, strlen(text), at != NULL ? at : &ignored);
 }
 
-int do_append_bytes(tosc_backend *b, const void *data, size_t size, tosc_position *at)
+int
+do_append_bytes(tosc_backend *b, const void *data, size_t size, tosc_position *at)
 {
     tosc_commit_id id;
     tosc_data result;
@@ -153,23 +166,26 @@ int do_append_bytes(tosc_backend *b, const void *data, size_t size, tosc_positio
     return status;
 }
 
-int do_append(tosc_backend *b, const char *text, tosc_position *at)
+int
+do_append(tosc_backend *b, const char *text, tosc_position *at)
 {
     return do_append_bytes(b, text, strlen(text), at);
 }
 
-int do_read(tosc_backend *b, tosc_data *data)
+int
+do_read(tosc_backend *b, tosc_data *data)
 {
     return OPS(b)->read(IMPL(b), data);
 }
 
-int do_read_since(tosc_backend *b, const tosc_position *known, tosc_data *data)
+int
+do_read_since(tosc_backend *b, const tosc_position *known, tosc_data *data)
 {
     return OPS(b)->read_since(IMPL(b), known, data);
 }
 
-int do_compact(tosc_backend *b, const char *text, const tosc_position *of,
-               tosc_position *at)
+int
+do_compact(tosc_backend *b, const char *text, const tosc_position *of, tosc_position *at)
 {
     tosc_data result;
     int status = OPS(b)->compact(IMPL(b), NULL, text, strlen(text), of, &result);
@@ -180,29 +196,34 @@ int do_compact(tosc_backend *b, const char *text, const tosc_position *of,
     return status;
 }
 
-int do_lock(tosc_backend *b, const void *holder, int64_t timeout_ms)
+int
+do_lock(tosc_backend *b, const void *holder, int64_t timeout_ms)
 {
     return OPS(b)->lock(IMPL(b), holder, tosc__deadline(timeout_ms));
 }
 
-int do_unlock(tosc_backend *b, const void *holder)
+int
+do_unlock(tosc_backend *b, const void *holder)
 {
     return OPS(b)->unlock(IMPL(b), holder);
 }
 
-int do_changed(tosc_backend *b, const tosc_position *known)
+int
+do_changed(tosc_backend *b, const tosc_position *known)
 {
     return OPS(b)->changed(IMPL(b), known);
 }
 
-int do_wait(tosc_backend *b, const tosc_position *known, int64_t timeout_ms,
-            const tosc_event *stop, bool *changed)
+int
+do_wait(tosc_backend *b, const tosc_position *known, int64_t timeout_ms,
+        const tosc_event *stop, bool *changed)
 {
     return OPS(b)->wait(IMPL(b), known, timeout_ms, stop, changed);
 }
 
-void support_holds(tosc_backend *b, const char *text, int64_t version, const char *file,
-                   int line)
+void
+support_holds(tosc_backend *b, const char *text, int64_t version, const char *file,
+              int line)
 {
     tosc_data data;
 
@@ -215,15 +236,16 @@ void support_holds(tosc_backend *b, const char *text, int64_t version, const cha
     ck_assert_msg(data.at.stored && data.at.version == version,
                   "%s:%d: version %lld instead of %lld", file, line,
                   (long long)data.at.version, (long long)version);
-    ck_assert_msg(data.bytes != NULL && data.bytes->size == strlen(text) &&
-                      memcmp(data.bytes->data, text, strlen(text)) == 0,
+    ck_assert_msg(data.bytes != NULL && data.bytes->size == strlen(text)
+                      && memcmp(data.bytes->data, text, strlen(text)) == 0,
                   "%s:%d: holds \"%.*s\" instead of \"%s\"", file, line,
                   data.bytes != NULL ? (int)data.bytes->size : 0,
                   data.bytes != NULL ? (const char *)data.bytes->data : "", text);
     tosc_blob_unref(data.bytes);
 }
 
-void stored_at(const char *path, const char *text, int64_t version)
+void
+stored_at(const char *path, const char *text, int64_t version)
 {
     tosc_backend *b = file_store(path);
 
@@ -233,7 +255,8 @@ void stored_at(const char *path, const char *text, int64_t version)
 
 /* ---- files ---- */
 
-void put_file(const char *path, const void *bytes, size_t size)
+void
+put_file(const char *path, const void *bytes, size_t size)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
@@ -242,7 +265,8 @@ void put_file(const char *path, const void *bytes, size_t size)
     close(fd);
 }
 
-unsigned char *get_file(const char *path, size_t *ret_size)
+unsigned char *
+get_file(const char *path, size_t *ret_size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat about;
@@ -258,7 +282,8 @@ unsigned char *get_file(const char *path, size_t *ret_size)
     return bytes;
 }
 
-int64_t size_of(const char *path)
+int64_t
+size_of(const char *path)
 {
     struct stat about;
 
@@ -266,12 +291,14 @@ int64_t size_of(const char *path)
     return about.st_size;
 }
 
-bool exists(const char *path)
+bool
+exists(const char *path)
 {
     return access(path, F_OK) == 0;
 }
 
-void forget_control_block(const char *path)
+void
+forget_control_block(const char *path)
 {
     char lock[600];
 
@@ -295,7 +322,8 @@ static struct {
 
 static struct tosc__sys real;
 
-static bool strikes(enum fault kind)
+static bool
+strikes(enum fault kind)
 {
     if (!fault.armed) {
         return false;
@@ -315,24 +343,28 @@ static bool strikes(enum fault kind)
     return true;
 }
 
-static void *faulty_malloc(size_t size)
+static void *
+faulty_malloc(size_t size)
 {
     return strikes(FAULT_MALLOC) ? NULL : real.malloc(size);
 }
 
-static ssize_t faulty_pread(int fd, void *bytes, size_t size, off_t offset)
+static ssize_t
+faulty_pread(int fd, void *bytes, size_t size, off_t offset)
 {
     return strikes(FAULT_READ) ? -1 : real.pread(fd, bytes, size, offset);
 }
 
-static void fail_the_rest(void)
+static void
+fail_the_rest(void)
 {
     fault.kind = FAULT_WRITE;
     fault.left = 0;
     fault.for_good = true;
 }
 
-static ssize_t faulty_pwrite(int fd, const void *bytes, size_t size, off_t offset)
+static ssize_t
+faulty_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 {
     if (strikes(FAULT_WRITE)) {
         return -1;
@@ -351,7 +383,8 @@ static ssize_t faulty_pwrite(int fd, const void *bytes, size_t size, off_t offse
     return real.pwrite(fd, bytes, size, offset);
 }
 
-static ssize_t faulty_pwritev(int fd, const struct iovec *parts, int count, off_t offset)
+static ssize_t
+faulty_pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 {
     if (strikes(FAULT_WRITE)) {
         return -1;
@@ -370,27 +403,32 @@ static ssize_t faulty_pwritev(int fd, const struct iovec *parts, int count, off_
     return real.pwritev(fd, parts, count, offset);
 }
 
-static int faulty_fdatasync(int fd)
+static int
+faulty_fdatasync(int fd)
 {
     return strikes(FAULT_FDATASYNC) ? -1 : real.fdatasync(fd);
 }
 
-static int faulty_fsync(int fd)
+static int
+faulty_fsync(int fd)
 {
     return strikes(FAULT_FSYNC) ? -1 : real.fsync(fd);
 }
 
-static int faulty_ftruncate(int fd, off_t size)
+static int
+faulty_ftruncate(int fd, off_t size)
 {
     return strikes(FAULT_TRUNCATE) ? -1 : real.ftruncate(fd, size);
 }
 
-static int faulty_rename(const char *from, const char *to)
+static int
+faulty_rename(const char *from, const char *to)
 {
     return strikes(FAULT_RENAME) ? -1 : real.rename(from, to);
 }
 
-void fault_arm(enum fault kind, int after, int error, bool for_good)
+void
+fault_arm(enum fault kind, int after, int error, bool for_good)
 {
     if (real.malloc == NULL) {
         real = tosc__sys;
@@ -411,14 +449,16 @@ void fault_arm(enum fault kind, int after, int error, bool for_good)
                                    .rename = faulty_rename};
 }
 
-void fault_also(enum fault kind, int error)
+void
+fault_also(enum fault kind, int error)
 {
     fault.also = true;
     fault.also_kind = kind;
     fault.also_error = error;
 }
 
-bool fault_disarm(void)
+bool
+fault_disarm(void)
 {
     tosc__sys = real;
     fault.armed = false;
@@ -427,7 +467,8 @@ bool fault_disarm(void)
 
 /* ---- processes and time ---- */
 
-pid_t child_start(void (*body)(void *), void *argument)
+pid_t
+child_start(void (*body)(void *), void *argument)
 {
     pid_t child;
 
@@ -441,7 +482,8 @@ pid_t child_start(void (*body)(void *), void *argument)
     return child;
 }
 
-void child_join(pid_t child)
+void
+child_join(pid_t child)
 {
     int status;
 
@@ -450,32 +492,38 @@ void child_join(pid_t child)
                   "a child process failed (status 0x%x)", (unsigned)status);
 }
 
-void *shared_memory(size_t size)
+void *
+shared_memory(size_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     must(memory != MAP_FAILED);
     return memory;
 }
 
-double seconds(void)
+double
+seconds(void)
 {
     return (double)tosc__now() / 1e9;
 }
 
-void sleep_us(long us)
+void
+sleep_us(long us)
 {
     const struct timespec pause = {us / 1000000, us % 1000000 * 1000};
 
     nanosleep(&pause, NULL);
 }
 
-uint64_t random_number(void)
+uint64_t
+random_number(void)
 {
     static __thread uint64_t state;
 
     if (state == 0) {
-        state = (uint64_t)tosc__now() ^ (uint64_t)getpid() << 40 ^ (uint64_t)(uintptr_t)&state;
+        state = (uint64_t)tosc__now() ^ (uint64_t)getpid() << 40
+                ^ (uint64_t)(uintptr_t)&state;
     }
     state ^= state << 13;
     state ^= state >> 7;
@@ -483,7 +531,8 @@ uint64_t random_number(void)
     return state;
 }
 
-int run_suite(Suite *suite)
+int
+run_suite(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);
     int failed;

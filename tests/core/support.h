@@ -15,11 +15,12 @@ void support_ok(int status, const char *call, const char *file, int line);
 
 /* The call has to return this status. */
 #define fails(status, call) support_fails((status), (call), #call, __FILE__, __LINE__)
-void support_fails(int expected, int status, const char *call, const char *file, int line);
+void support_fails(int expected, int status, const char *call, const char *file,
+                   int line);
 
 /*
- * For loops, threads and child processes: check's own assertions write to a file each time, under
- * a mutex that a fork may find taken.
+ * For loops, threads and child processes: check's own assertions write to a file each
+ * time, under a mutex that a fork may find taken.
  */
 #define must(condition) \
     ((condition) ? (void)0 : support_failed(#condition, __FILE__, __LINE__))
@@ -28,8 +29,8 @@ void support_failed(const char *condition, const char *file, int line)
 
 /*
  * A directory of the test's own; made and removed by a checked fixture. It lies in
- * TOSC_TEST_DIRECTORY, else in /tmp; or in memory (/dev/shm), if there is such a place. The
- * last sixteen paths returned are good.
+ * TOSC_TEST_DIRECTORY, else in /tmp; or in memory (/dev/shm), if there is such a place.
+ * The last sixteen paths returned are good.
  */
 void directory_make(void);
 void directory_make_in_memory(void);
@@ -58,7 +59,10 @@ int do_changed(tosc_backend *b, const tosc_position *known);
 int do_wait(tosc_backend *b, const tosc_position *known, int64_t timeout_ms,
             const tosc_event *stop, bool *changed);
 
-/* What is stored must be this text at this version, for this backend (version 0: nothing). */
+/*
+ * What is stored must be this text at this version, for this backend (version 0:
+ * nothing).
+ */
 #define holds(b, text, version) support_holds((b), (text), (version), __FILE__, __LINE__)
 void support_holds(tosc_backend *b, const char *text, int64_t version, const char *file,
                    int line);
@@ -73,7 +77,10 @@ bool exists(const char *path);
 /* Makes the machine look rebooted: nobody knows more than the data file says. */
 void forget_control_block(const char *path);
 
-/* Faults: the call number `after` (from 0) of a kind fails, and all later ones if `for_good`. */
+/*
+ * Faults: the call number `after` (from 0) of a kind fails, and all later ones if
+ * `for_good`.
+ */
 enum fault {
     FAULT_MALLOC,
     FAULT_READ,
@@ -92,8 +99,9 @@ void fault_also(enum fault kind, int error);
 bool fault_disarm(void); /* whether it struck */
 
 /* Processes and time. */
-pid_t child_start(void (*body)(void *), void *argument); /* a failed check there fails it */
-void child_join(pid_t child);                            /* must have ended well */
+pid_t child_start(void (*body)(void *),
+                  void *argument); /* a failed check there fails it */
+void child_join(pid_t child);      /* must have ended well */
 void *shared_memory(size_t size);
 double seconds(void);
 void sleep_us(long us);

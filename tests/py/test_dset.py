@@ -779,6 +779,9 @@ class Histories(hypothesis.stateful.RuleBasedStateMachine):
         self.manager.close()
 
 
+# Not shrunk: that would outlast the guard against hangs.
 Histories.TestCase.settings = hypothesis.settings(
-    max_examples=60, stateful_step_count=30, deadline=None, database=None)
+    max_examples=60, stateful_step_count=30, deadline=None, database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    suppress_health_check=list(hypothesis.HealthCheck))
 TestHistories = Histories.TestCase

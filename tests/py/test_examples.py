@@ -1,6 +1,7 @@
 """The shipped examples do what their first lines say."""
 # SPDX-License-Identifier: Apache-2.0
 import csv
+import json
 import os
 import re
 import signal
@@ -14,7 +15,9 @@ from harness import SCALE, wait_until
 
 import tosc
 
-EXAMPLES = Path(__file__).resolve().parents[2] / 'examples'
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / 'examples'
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 ENVIRONMENT = {**os.environ, 'PYTHONDONTWRITEBYTECODE': '1'}
 
 
@@ -94,12 +97,14 @@ def test_a_single_clerk_decides_as_a_plain_loop_does(few_transfers, path):
     assert {number: int(account.balance * 100) for number, account in accounts.items()} == balance
 
 
-def test_a_bank_that_was_interrupted_goes_on(few_transfers, path):
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
+def test_a_bank_that_was_interrupted_goes_on(few_transfers, path, number):
     args = ['--transfers', few_transfers, '--effort', 9, '--kills', 0, '--store', path]
     process = start('bank/bank.py', *args, start_new_session=True)
     wait_until(lambda: path.exists() and path.stat().st_size > 8000, 60, 'some transfers')
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60 * SCALE)
+    assert number == signal.SIGKILL or 'interrupted; with --store' in err
     assert 'each exactly once' in run('bank/bank.py', *args)
 
 
@@ -201,3 +206,37 @@ def test_sqlite_backend_counts_its_runs(path):
                                     'inventory/inventory.py'])
 def test_usage_is_shown_without_arguments(script):
     assert 'tosc-run' in run(script, status=1)
+
+
+# ---- what the pages say ----
+
+def test_the_first_example_of_the_readme_prints_what_it_says(tmp_path):
+    text = (ROOT / 'README.md').read_text()
+    script = re.search('```python\n(.*?)```', text, re.DOTALL)[1]
+    assert '/tmp/visits.tosc' in script
+    (tmp_path / 'visits.py').write_text(script.replace('/tmp/visits.tosc', str(tmp_path / 'v')))
+    printed = re.search(r'\$ build/tosc-run visits.py\n    (.*)\n', text)[1]
+    assert run(tmp_path / 'visits.py') == printed + '\n'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_and_code_of_the_pages_are_sound(page):
+    text = page.read_text()
+    for link in re.findall(r'\]\(([^)#:]+)\)', text):
+        assert (page.parent / link).exists(), link
+    for code in re.findall('```python\n(.*?)```', text, re.DOTALL):
+        compile(code, page.name, 'exec')
+
+
+def test_the_benchmark_runs(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n')
+    out = run('../bench/bench.py', '--quick', '--rounds', 1, '--only', 'W2,W3i,W8,W11', '--shm',
+              tmp_path, '--disk', tmp_path, '--json', tmp_path / 'json', '--update', page)
+    assert 'FAILED' not in out
+    assert {row['work'] for row in json.loads((tmp_path / 'json').read_text())['rows']} == {
+        'W2', 'W3i', 'W8', 'W11'}
+    text = page.read_text()
+    assert text.startswith('before\n<!-- figures -->\nMeasured on ')
+    assert '| W11 | tosc: 100 threads' in text and 'old' not in text
+    assert text.endswith('|\n<!-- end of figures -->\nafter\n')

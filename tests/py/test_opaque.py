@@ -442,6 +442,54 @@ def test_a_change_taken_back_is_no_change(two):
     assert other() == {'a': [1], 'b': 2, 'd': 1}
 
 
+def test_changes_after_a_nested_block_was_rolled_back(two):
+    wrapper, other = two(Pickles([0]))
+    with two.manager.transaction():
+        assert wrapper.size == 1  # a copy of its own, unchanged
+        with contextlib.suppress(ZeroDivisionError), two.manager.transaction():
+            wrapper.increment()
+            1 / 0
+        assert wrapper.count == 0
+        wrapper.keep(1)
+        wrapper.keep(2)
+        assert wrapper.size == 3
+    assert other().items == [[0], 1, 2] == wrapper.items
+    with two.manager.transaction():
+        wrapper.increment()
+        with contextlib.suppress(ZeroDivisionError), two.manager.transaction():
+            wrapper.increment()
+            1 / 0
+    assert other().count == 1 == wrapper.count
+
+
+def test_is_dirty_disturbs_nothing(two):
+    wrapper, other = two(ordered())
+    with two.manager.transaction():
+        part = wrapper['a']
+        wrapper.move_to_end('b')
+        assert not two.manager.is_dirty(wrapper)
+        part.append(2)
+        assert two.manager.is_dirty(wrapper)
+        part.append(3)
+        assert other() == ordered()
+    part.append(4)
+    assert other()['a'] == [1, 2, 3, 4]
+
+
+def test_objects_that_a_method_keeps(two):
+    wrapper, other = two(Pickles())
+    mine = Section([1])
+    wrapper.keep(mine)
+    mine.parent.append('later')
+    with two.manager.transaction():
+        wrapper.keep(mine)
+        wrapper.increment()
+    mine.parent.append('much later')
+    wrapper.increment()
+    for seen in (wrapper, other()):
+        assert [item.parent for item in seen.items] == [[1], [1, 'later']]
+
+
 def test_missing_keys_of_a_defaultdict(two):
     wrapper, other = two(defaults())
     version = two.manager.version

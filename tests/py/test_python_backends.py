@@ -15,6 +15,9 @@ import tosc
 from backends_example import SqliteBackend
 from harness import MISSING, Thread, run_child, wait_until
 
+# What a Manager's watcher reports while a backend gives wrong answers.
+pytestmark = pytest.mark.filterwarnings('ignore:tosc. watching the store failed')
+
 METHODS = ['read', 'write', 'try_write', 'target_wait']
 
 
@@ -367,9 +370,7 @@ def test_a_wrong_answer_of_write_names_class_and_method(answer, error, message):
     with tosc.Manager(backend) as manager:
         try:
             manager.write([1])
-        except (TypeError, OverflowError) as caught:
-            assert type(caught) is error
-            assert pytest.raises(error, match=message).match_expr is not None
+        except (TypeError, OverflowError):
             with pytest.raises(error, match=message):
                 raise
         else:
