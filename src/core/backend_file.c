@@ -349,8 +349,8 @@ append(struct tosc__file_backend *be, const void *data, size_t size,
 }
 
 /*
- * Whether the block says that this very store has gone on since `known`. Then an append need not
- * wait for the lock to learn that it comes too late.
+ * Whether the block says that this very store has gone on since `known`. Then an append
+ * need not wait for the lock to learn that it comes too late.
  */
 static bool
 has_gone_on(struct tosc__file_backend *be, const tosc_position *known)

@@ -20,7 +20,8 @@
 
 /* One who sleeps for changes; kept for the next. */
 struct tosc__waiter {
-    int fd; /* from tosc__notify_open(); negative: not opened yet */
+    int fd;              /* from tosc__notify_open(); negative: not opened yet */
+    uint64_t lock_inode; /* of the lock file that it watches */
     bool busy;
     struct tosc__waiter *next;
 };

@@ -47,21 +47,27 @@ lock_failed(struct tosc__file_backend *be, int error, const char *what)
     return tosc__fail_errno(error, be->lock_path, "%s the lock file", what);
 }
 
-/* A lock file made beside an existing store serves the same people. */
+/*
+ * A lock file made beside an existing store serves those who may write to that. Not those
+ * who may only read it: with a read lock they could keep the writers out.
+ */
 static void
 follow_data_file(struct tosc__file_backend *be, int fd)
 {
     struct stat about;
+    mode_t writers;
 
-    if (lstat(be->path, &about) == 0 && S_ISREG(about.st_mode)) {
-        if ((about.st_uid != geteuid() || about.st_gid != getegid())
-            && fchown(fd, about.st_uid, about.st_gid) < 0
-            && fchown(fd, (uid_t)-1, about.st_gid) < 0) {
-            return; /* we may not; then it stays ours alone */
-        }
-        if (fchmod(fd, about.st_mode & 0666) < 0) {
-            return;
-        }
+    if (lstat(be->path, &about) < 0 || !S_ISREG(about.st_mode)) {
+        return;
+    }
+    if ((about.st_uid != geteuid() || about.st_gid != getegid())
+        && fchown(fd, about.st_uid, about.st_gid) < 0
+        && fchown(fd, (uid_t)-1, about.st_gid) < 0) {
+        return; /* we may not; then it stays ours alone */
+    }
+    writers = about.st_mode & 0222;
+    if (fchmod(fd, writers | writers << 1) < 0) {
+        return;
     }
 }
 
@@ -529,7 +535,8 @@ take_file_lock(struct tosc__file_backend *be, int64_t deadline_ns)
         if (status != 0) {
             return status;
         }
-        if (tosc__now_coarse() - be->paths_checked <= PATHS_EVERY
+        if ((tosc__now_coarse() - be->paths_checked <= PATHS_EVERY
+             && __atomic_load_n(&be->suspect, __ATOMIC_RELAXED) == 0)
             || lock_file_is_current(be)) {
             return 0;
         }

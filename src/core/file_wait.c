@@ -149,8 +149,13 @@ take_waiter(struct tosc__file_backend *be)
             be->waiters = waiter;
         }
     }
+    if (waiter != NULL && waiter->fd >= 0 && waiter->lock_inode != be->lock_inode) {
+        close(waiter->fd);
+        waiter->fd = -1;
+    }
     if (waiter != NULL && waiter->fd < 0) {
         waiter->fd = tosc__notify_open(be->lock_path);
+        waiter->lock_inode = be->lock_inode;
     }
     if (waiter != NULL && waiter->fd < 0) {
         waiter = NULL;
@@ -176,9 +181,13 @@ paths_differ(struct tosc__file_backend *be, struct tosc__control *control)
 {
     struct tosc__state state;
     struct stat about;
+    uint64_t lock_inode;
     bool there;
 
-    if (lstat(be->lock_path, &about) < 0 || about.st_ino != be->lock_inode) {
+    pthread_mutex_lock(&be->mutex);
+    lock_inode = be->lock_inode;
+    pthread_mutex_unlock(&be->mutex);
+    if (lstat(be->lock_path, &about) < 0 || about.st_ino != lock_inode) {
         return true;
     }
     there = lstat(be->path, &about) == 0 && about.st_size > 0;

@@ -738,7 +738,13 @@ load_reference(PyObject *capsule, PyObject *pid)
         damaged("a value that is not there");
         return NULL;
     }
-    return Py_NewRef(PyList_GET_ITEM(d->extras, index));
+    PyObject *value = PyList_GET_ITEM(d->extras, index);
+    if (pickling_is_stand_in(value)) {
+        return tosc_raise_format(tosc_state->SerializationError,
+                                 "stored data name 'builtins.getattr', which is not among the "
+                                 "allowed classes");
+    }
+    return Py_NewRef(value);
 }
 
 static PyMethodDef load_reference_def = {"persistent_load", load_reference, METH_O, NULL};

@@ -134,6 +134,13 @@ get_member(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs
 static PyMethodDef get_member_def = {
     "getattr", (PyCFunction) (void (*)(void)) get_member, METH_FASTCALL, NULL};
 
+bool
+pickling_is_stand_in(PyObject *value)
+{
+    return PyCFunction_Check(value)
+           && PyCFunction_GetFunction(value) == (PyCFunction) (void (*)(void)) get_member;
+}
+
 /* 1: may be loaded, 0: may not, 2: an enumeration's member is wanted, -1: exception. */
 static int
 check_allowed(PyObject *allowed, PyObject *module, PyObject *name)

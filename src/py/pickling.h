@@ -14,4 +14,7 @@ PyObject *pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *cont
 PyObject *pickling_load(Manager *m, bool classes, PyObject *bytes,
                         PyMethodDef *persistent_load, void *context);
 
+/* Something that takes part in reading, and is no value: data that contain it are refused. */
+bool pickling_is_stand_in(PyObject *value);
+
 #endif

@@ -246,7 +246,7 @@ START_TEST(replacing_keeps_mode_and_owner)
 }
 END_TEST
 
-START_TEST(lock_file_made_for_an_existing_store_serves_its_owner)
+START_TEST(lock_file_made_for_an_existing_store_serves_its_writers)
 {
     const char *path = path_in("store");
     tosc_backend *b = file_store_with(path, &fast);
@@ -255,14 +255,14 @@ START_TEST(lock_file_made_for_an_existing_store_serves_its_owner)
     ok(do_write(b, "x", NULL));
     tosc_backend_unref(b);
     unlink(path_in("store.lock"));
-    ck_assert_int_eq(chmod(path, 0640), 0);
+    ck_assert_int_eq(chmod(path, 0664), 0);
     if (geteuid() == 0) {
         ck_assert_int_eq(chown(path, 65534, 65534), 0);
     }
     b = file_store_with(path, &fast);
     holds(b, "x", 1);
     ck_assert_int_eq(stat(path_in("store.lock"), &about), 0);
-    ck_assert_uint_eq(about.st_mode & 07777, 0640);
+    ck_assert_uint_eq(about.st_mode & 07777, 0660);
     if (geteuid() == 0) {
         ck_assert_uint_eq(about.st_uid, 65534);
     }
@@ -494,12 +494,30 @@ START_TEST(store_that_was_moved_away_is_not_written_to)
 }
 END_TEST
 
+struct later {
+    tosc_backend *backend;
+    tosc_position at;
+};
+
+static void *
+append_a_little_later(void *argument)
+{
+    struct later *later = argument;
+
+    sleep_us(50000);
+    ok(do_append(later->backend, "!", &later->at));
+    return NULL;
+}
+
 START_TEST(removed_lock_file_is_noticed)
 {
     const char *path = path_in("store");
     tosc_backend *a = file_store_with(path, &fast);
     tosc_backend *b;
     tosc_position at;
+    struct later later;
+    pthread_t thread;
+    double start;
     bool changed;
     int me;
 
@@ -507,6 +525,7 @@ START_TEST(removed_lock_file_is_noticed)
     ok(do_wait(a, &at, 0, NULL, &changed));
     ck_assert_int_eq(unlink(path_in("store.lock")), 0);
     b = file_store_with(path, &fast);
+    later.backend = b;
     ok(do_lock(b, &me, 0));
     sleep_us(80000);
     fails(TOSC_ETIMEDOUT, do_lock(a, &me, 20));
@@ -516,6 +535,14 @@ START_TEST(removed_lock_file_is_noticed)
     ok(do_append(b, "z", &at));
     holds(a, "xyz", 3);
     ck_assert_int_eq(do_changed(a, &at), 0);
+    later.at = at;
+    pthread_create(&thread, NULL, append_a_little_later, &later);
+    start = seconds();
+    changed = false;
+    ok(do_wait(a, &at, 5000, NULL, &changed));
+    ck_assert(changed);
+    ck_assert_double_lt(seconds() - start, 0.45); /* woken, not found by the slow check */
+    pthread_join(thread, NULL);
     tosc_backend_unref(a);
     tosc_backend_unref(b);
 }
@@ -687,7 +714,7 @@ main(void)
     tcase_add_test(tests, link_put_in_the_stores_place_is_not_followed);
     tcase_add_test(tests, files_are_for_their_owner_only_whatever_the_umask);
     tcase_add_test(tests, replacing_keeps_mode_and_owner);
-    tcase_add_test(tests, lock_file_made_for_an_existing_store_serves_its_owner);
+    tcase_add_test(tests, lock_file_made_for_an_existing_store_serves_its_writers);
     tcase_add_test(tests, guest_may_read_and_wait_but_not_write);
     tcase_add_test(tests, directory_without_permission_is_told);
     tcase_add_test(tests, append_never_goes_into_a_removed_file);

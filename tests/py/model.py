@@ -107,6 +107,17 @@ def _extend(inner):
 
 
 new = st.recursive(st.one_of(leaves.map(lambda v: ('leaf', v)), old), _extend, max_leaves=5)
+# One of each kind, so that every operation finds something to work on; now and then anything.
+rich = st.fixed_dictionaries({
+    'a': st.lists(new, min_size=2, max_size=5).map(lambda v: ('list', v)),
+    'b': st.dictionaries(keys, new, max_size=4).map(lambda v: ('dict', v)),
+    'c': st.sets(st.integers(0, 5), max_size=4).map(lambda v: ('set', v)),
+    'd': st.binary(max_size=4).map(lambda v: ('bytes', v)),
+    0: st.dictionaries(st.sampled_from('abc'), new, max_size=3).map(lambda v: ('thing', v)),
+    1: st.lists(st.integers(0, 5), max_size=3).map(lambda v: ('deque', v)),
+    2: new,
+}).map(lambda v: ('dict', v))
+roots = st.one_of(rich, rich, rich, new)
 
 
 class Maker:
@@ -716,7 +727,7 @@ class StoreMachine(RuleBasedStateMachine):
         table = {node: state.table[node] for node in state.reachable()}
         self.committed = State(table, state.root, self.commits)
 
-    @initialize(description=new)
+    @initialize(description=roots)
     def first_write(self, description):
         side = self.sides[0]
         state = self.committed.copy()
@@ -782,13 +793,32 @@ class StoreMachine(RuleBasedStateMachine):
 
     which = st.integers(0, 2)
 
-    @rule(data=st.data(), i=which)
-    def change(self, data, i):
-        """One change: of the open transaction, or implicit."""
+    @rule(data=st.data(), i=which, count=st.integers(1, 5))
+    def change(self, data, i, count):
+        """Some changes: of the open transaction, or implicit."""
         side = self.sides[i]
-        if side.open is None:
-            self.implicit(data, side)
-            return
+        for _ in range(count):
+            if side.open is None:
+                self.implicit(data, side)
+            else:
+                self.inside(data, side)
+
+    @rule(data=st.data(), i=which, count=st.integers(1, 5), levels=st.integers(1, 3),
+          how=st.sampled_from(['leave', 'leave', 'raise', 'commit', 'rollback']))
+    def change_in_a_block(self, data, i, count, levels, how):
+        """A whole block, or some in one another, on top of what is open."""
+        side = self.sides[i]
+        for _ in range(levels):
+            self.begin(i)
+            for _ in range(count):
+                self.inside(data, side)
+        self.finish(side, how)
+        for _ in range(levels - 1):
+            if side.open:
+                self.inside(data, side)
+                self.finish(side, 'leave')
+
+    def inside(self, data, side):
         plan = self.plan(data, side.open.state)
         if plan:
             def work():
@@ -818,8 +848,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), i=which)
     def change_beside_an_open_transaction(self, data, i):
         """An implicit change by another thread of a Manager that has a transaction open."""
-        if self.sides[i].open:
-            self.implicit(data, self.sides[i])
+        which = [side for side in self.sides if side.open]
+        self.implicit(data, which[i % len(which)])
 
     @rule(i=which)
     def begin(self, i):
@@ -834,21 +864,22 @@ class StoreMachine(RuleBasedStateMachine):
             side.open = Open(self.committed)
             side.open.blocks.append(block)
             return
-        if len(side.open.blocks) < 4:
-            def nest():
-                block = side.manager.transaction()
-                block.__enter__()
-                return block
-            side.open.blocks.append(side.worker.call(nest))
-            side.open.saved.append(side.open.state.copy())
+        def nest():
+            block = side.manager.transaction()
+            block.__enter__()
+            return block
+        side.open.blocks.append(side.worker.call(nest))
+        side.open.saved.append(side.open.state.copy())
 
     @precondition(lambda self: any(side.open for side in self.sides))
     @rule(i=which, how=st.sampled_from(['leave', 'leave', 'leave', 'raise', 'commit', 'rollback']))
     def end(self, i, how):
+        """Ends the innermost block of one that has any."""
+        which = [side for side in self.sides if side.open]
+        self.finish(which[i % len(which)], how)
+
+    def finish(self, side, how):
         """Ends the innermost block, in one of four ways."""
-        side = self.sides[i]
-        if side.open is None:
-            return
         block = side.open.blocks.pop()
 
         def work():
@@ -873,7 +904,7 @@ class StoreMachine(RuleBasedStateMachine):
                 side.open.state = saved
             return
         transaction, side.open = side.open, None
-        version = self.last_version
+        version = side.manager.version
         try:
             side.worker.call(work)
             conflict = False
@@ -893,7 +924,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert transaction.touched, 'nothing was changed, and yet there is a new version'
             self.commit(transaction.state)
 
-    @rule(i=which, description=new)
+    @rule(i=which, description=roots)
     def write(self, i, description):
         """Replaces the root, inside of a transaction or not."""
         side = self.sides[i]
@@ -915,7 +946,7 @@ class StoreMachine(RuleBasedStateMachine):
         state.root = model
         self.commit(state)
 
-    @rule(i=which, description=new, right=st.booleans())
+    @rule(i=which, description=roots, right=st.booleans())
     def try_write(self, i, description, right):
         side = self.sides[i]
         if side.open:
