@@ -356,11 +356,11 @@ static bool
 has_gone_on(struct tosc__file_backend *be, const tosc_position *known)
 {
     const struct tosc__control *control = tosc__fb_control(be);
-    struct tosc__state state;
+    uint64_t id[2];
 
-    return control != NULL && known->stored && tosc__control_read(control, &state)
-           && state.version > known->version
-           && memcmp(state.store_id, known->store_id, sizeof(state.store_id)) == 0;
+    memcpy(id, known->store_id, sizeof(id));
+    return control != NULL && known->stored
+           && tosc__control_version_of(control, id) > known->version;
 }
 
 static int

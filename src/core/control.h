@@ -74,4 +74,17 @@ tosc__control_is_at(const struct tosc__control *control, int64_t version,
            && __atomic_load_n(&control->store_id[1], __ATOMIC_RELAXED) == store_id[1];
 }
 
+/* The version, if the block is about this store, else 0. */
+static inline int64_t
+tosc__control_version_of(const struct tosc__control *control, const uint64_t store_id[2])
+{
+    int64_t version = __atomic_load_n(&control->version, __ATOMIC_ACQUIRE);
+
+    return __atomic_load_n(&control->store_id[0], __ATOMIC_RELAXED) == store_id[0]
+                   && __atomic_load_n(&control->store_id[1], __ATOMIC_RELAXED)
+                          == store_id[1]
+               ? version
+               : 0;
+}
+
 #endif

@@ -54,6 +54,8 @@ struct tosc__file_backend {
     uint64_t own_waiters; /* atomic: ours among the registered, as control->waiters */
     int armed;            /* atomic: our waiters want to hear of our own appends */
     int suspect;          /* atomic: look at the paths before the next change */
+    int64_t block_sought; /* atomic: when changed() last tried to map the block */
+    int block_refused;    /* atomic: and whether it was not allowed to */
 
     pthread_mutex_t
         mutex; /* guards up to the next blank line, and changes of `control` */

@@ -234,7 +234,7 @@ read_view(struct tosc__file_backend *be, const struct view *view,
     struct tosc__place place = tosc__file_start(file);
     bool whole = !can_continue(view, known, &place);
     const struct tosc__load load = {.limit = view->bounded ? view->tail : TOSC__NO_LIMIT,
-                                    .after = whole ? 0 : known->version};
+                                    .after = whole || known == NULL ? 0 : known->version};
     struct tosc__state state;
     tosc_blob *bytes = NULL;
     enum tosc__stop stop;

@@ -491,12 +491,14 @@ static int
 sync_state(struct tosc__file_backend *be)
 {
     struct tosc__control *control = tosc__fb_control(be);
-    struct tosc__state hint =
-        be->local ? (struct tosc__state){.stored = false} : be->state;
+    struct tosc__state hint = {.stored = false};
     bool clean = false;
     bool fits;
     int status;
 
+    if (!be->local) {
+        hint = be->state;
+    }
     if (control != NULL && tosc__control_read(control, &hint)) {
         clean = !tosc__control_is_dirty(control);
     }

@@ -38,6 +38,7 @@
 #define STREAM_VERSIONS 3
 #define CHECK_NS (500 * TOSC__MS)
 #define POLL_MIN_NS TOSC__MS
+#define SEEK_NS TOSC__MS
 
 static bool
 is_at(const struct tosc__control *control, const tosc_position *known)
@@ -49,13 +50,43 @@ is_at(const struct tosc__control *control, const tosc_position *known)
                          : __atomic_load_n(&control->version, __ATOMIC_ACQUIRE) == 0;
 }
 
+/*
+ * Before the first write by anybody there is no lock file to map. Looking for it takes a
+ * system call, so that is done every few milliseconds only.
+ */
+static int
+changed_without_block(struct tosc__file_backend *be, const tosc_position *known)
+{
+    int64_t now = tosc__now_coarse();
+    struct tosc__control *control;
+
+    if (!be->local) {
+        return TOSC_EUNSUPPORTED;
+    }
+    if (now - __atomic_load_n(&be->block_sought, __ATOMIC_RELAXED) >= SEEK_NS) {
+        __atomic_store_n(&be->block_sought, now, __ATOMIC_RELAXED);
+        if (tosc__fb_attach(be, false) != 0) {
+            __atomic_store_n(&be->block_refused, 1, __ATOMIC_RELAXED);
+        }
+    }
+    control = tosc__fb_control(be);
+    if (control != NULL) {
+        return !is_at(control, known);
+    }
+    /* Nobody has ever written, unless there is a lock file after all. */
+    return known->stored || __atomic_load_n(&be->block_refused, __ATOMIC_RELAXED) != 0
+                   || __atomic_load_n(&be->lock_fd, __ATOMIC_ACQUIRE) >= 0
+               ? TOSC_EUNSUPPORTED
+               : 0;
+}
+
 int
 tosc__fb_changed(void *impl, const tosc_position *known)
 {
     struct tosc__file_backend *be = impl;
     struct tosc__control *control = tosc__fb_control(be);
 
-    return control != NULL ? !is_at(control, known) : TOSC_EUNSUPPORTED;
+    return control != NULL ? !is_at(control, known) : changed_without_block(be, known);
 }
 
 /* ---- waking ---- */

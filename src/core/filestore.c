@@ -423,7 +423,9 @@ finish_sink(struct loader *loader)
     if (loader->capacity - loader->used > loader->used / 4 + 4096) {
         tosc_blob *shrunk = realloc(blob, sizeof(*blob) + loader->used);
 
-        blob = shrunk != NULL ? shrunk : blob;
+        if (shrunk != NULL) {
+            blob = shrunk;
+        }
     }
     blob->size = loader->used;
     return blob;

@@ -312,6 +312,9 @@ static int
 begin_managed(Write *w, DObject *self)
 {
     Manager *m = self->manager;
+    if (sync_enter(m) < 0) {
+        return -1;
+    }
     Transaction *top = m->open_transactions == 0 ? NULL : transaction_current(m);
     if (top != NULL) {
         if (top->state != TX_OPEN) {
@@ -336,7 +339,12 @@ begin_managed(Write *w, DObject *self)
     if (self->oid == 0) {
         return 0;
     }
-    if (sync_enter(m) < 0 || turn_take(m, INT64_MAX) < 0) {
+    if (turn_take(m, INT64_MAX) < 0) {
+        return -1;
+    }
+    /* It starts from what is stored now: what ended before it is no conflict. */
+    if (sync_catch_up(m) < 0) {
+        turn_release(m);
         return -1;
     }
     if (self->oid == 0) { /* taken out of the store while we waited */

@@ -118,6 +118,22 @@ graph_free(Manager *m)
     Py_CLEAR(m->cell);
 }
 
+void
+graph_release(Manager *m)
+{
+    PyObject *empty = PyList_New(0);
+    if (empty == NULL) {
+        PyErr_Clear(); /* the garbage collector will do it */
+        return;
+    }
+    PyObject *cell = Py_NewRef((PyObject *) m->cell);
+    PyObject *root = m->cell->state;
+    m->cell->state = empty;
+    graph_free(m);
+    m->cell = (DObject *) cell;
+    Py_DECREF(root);
+}
+
 /* ---- older states ---- */
 
 static int64_t
@@ -317,7 +333,9 @@ swap(Manager *m, Delta *delta, bool keep_old, OldState **spare)
 typedef struct Recount {
     Manager *m;
     RefList doubtful; /* objects whose count fell to zero; strong, so that they stay */
-    RefList losers;   /* objects that lost a link; as often as they lost one */
+    RefList losers;   /* objects that lost a link because others were unlinked */
+    bool some_lost;   /* some object has lost a link and kept another */
+    bool unlinking;
 } Recount;
 
 static int
@@ -336,8 +354,11 @@ link_out(DObject *wrapper, void *arg)
         return 0;
     }
     wrapper->links--;
-    return reflist_add(wrapper->links > 0 ? &recount->losers : &recount->doubtful,
-                       (PyObject *) wrapper);
+    if (wrapper->links == 0) {
+        return reflist_add(&recount->doubtful, (PyObject *) wrapper);
+    }
+    recount->some_lost = true;
+    return recount->unlinking ? reflist_add(&recount->losers, (PyObject *) wrapper) : 0;
 }
 
 static int
@@ -377,23 +398,19 @@ unlink_doubtful(Recount *recount, RefList *drops)
 /*
  * An object that has lost a link and kept another one may hang on a cycle only. Small cycles
  * are found at once. Every process that applies the commit must come to the same result, so
- * what is looked at follows from the commit alone: the objects that have fewer links after
- * it than before, however it was applied.
+ * what is looked at follows from the states before and after it, however it was applied: the
+ * objects that some other object refers to less often than before.
  */
 static int
 unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
 {
-    RefList won = {0};
     RefList garbage = {0};
     int result = 0;
     for (Py_ssize_t i = 0; i < deltas->count && result == 0; i++) {
-        RefList *in = &deltas->items[i].traffic.in;
-        for (Py_ssize_t k = 0; k < in->count && result == 0; k++) {
-            result = value_visit(in->items[k], collect, &won);
-        }
+        result = graph_net_losses(&deltas->items[i].traffic, &recount->losers);
     }
     if (result == 0) {
-        result = graph_small_cycles(recount->m, &recount->losers, &won, &garbage);
+        result = graph_small_cycles(recount->m, &recount->losers, &garbage);
     }
     for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
         DObject *object = (DObject *) garbage.items[i];
@@ -404,12 +421,9 @@ unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
     if (result == 0) {
         result = unlink_doubtful(recount, drops);
     }
-    if (result == 0) {
-        for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
-            result = reflist_add(drops, garbage.items[i]);
-        }
+    for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
+        result = reflist_add(drops, garbage.items[i]);
     }
-    reflist_clear(&won);
     reflist_clear(&garbage);
     return result;
 }
@@ -438,6 +452,7 @@ recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t 
             return -1;
         }
     }
+    recount->unlinking = true;
     for (size_t i = 0; i < n_gone; i++) {
         DObject *object = graph_find(recount->m, gone[i]);
         if (object != NULL && unlink_object(recount, object, drops) < 0) {
@@ -450,7 +465,7 @@ recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t 
     if (unlink_doubtful(recount, drops) < 0) {
         return -1;
     }
-    return recount->losers.count == 0 ? 0 : unlink_cycles(recount, deltas, drops);
+    return recount->some_lost ? unlink_cycles(recount, deltas, drops) : 0;
 }
 
 int

@@ -251,9 +251,26 @@ examine(Cycle *cycle, PyObject *start)
     return spread_life(cycle) < 0 ? -1 : 1;
 }
 
-/* How many links each of the losers lost on balance: a new array by its place in `losers`. */
+static int
+add_ref(DObject *wrapper, void *arg)
+{
+    return reflist_add(arg, (PyObject *) wrapper);
+}
+
+static int
+visit_all(const RefList *values, RefList *ret)
+{
+    for (Py_ssize_t i = 0; i < values->count; i++) {
+        if (value_visit(values->items[i], add_ref, ret) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The balance of each wrapper in `lost`, in the order of `losers`: a new array. */
 static Py_ssize_t *
-net_losses(const RefList *lost, const RefList *won, Visited *losers)
+balance(const RefList *lost, const RefList *won, Visited *losers)
 {
     for (Py_ssize_t i = 0; i < lost->count; i++) {
         if (visited_add(losers, lost->items[i]) < 0) {
@@ -277,6 +294,31 @@ net_losses(const RefList *lost, const RefList *won, Visited *losers)
     return net;
 }
 
+int
+graph_net_losses(const Traffic *traffic, RefList *ret)
+{
+    RefList lost = {0};
+    RefList won = {0};
+    Visited losers = {0};
+    Py_ssize_t *net = NULL;
+    int result = visit_all(&traffic->out, &lost);
+    if (result == 0 && lost.count > 0) {
+        result = visit_all(&traffic->in, &won);
+        net = result == 0 ? balance(&lost, &won, &losers) : NULL;
+        result = net == NULL ? -1 : 0;
+    }
+    for (Py_ssize_t i = 0; i < losers.order.count && result == 0; i++) {
+        if (net[i] > 0) {
+            result = reflist_add(ret, losers.order.items[i]);
+        }
+    }
+    PyMem_Free(net);
+    visited_free(&losers);
+    reflist_clear(&lost);
+    reflist_clear(&won);
+    return result;
+}
+
 static int
 find_cycle(Manager *m, PyObject *object, RefList *ret)
 {
@@ -293,18 +335,18 @@ find_cycle(Manager *m, PyObject *object, RefList *ret)
 }
 
 int
-graph_small_cycles(Manager *m, const RefList *lost, const RefList *won, RefList *ret)
+graph_small_cycles(Manager *m, const RefList *losers, RefList *ret)
 {
-    Visited losers = {0};
-    Py_ssize_t *net = net_losses(lost, won, &losers);
-    int result = net == NULL ? -1 : 0;
-    for (Py_ssize_t i = 0; i < losers.order.count && result == 0; i++) {
-        if (((DObject *) losers.order.items[i])->oid != 0 && net[i] > 0) {
-            result = find_cycle(m, losers.order.items[i], ret);
+    Visited looked = {0};
+    int result = 0;
+    for (Py_ssize_t i = 0; i < losers->count && result == 0; i++) {
+        int fresh = visited_add(&looked, losers->items[i]);
+        result = fresh < 0 ? -1 : 0;
+        if (fresh > 0 && ((DObject *) losers->items[i])->oid != 0) {
+            result = find_cycle(m, losers->items[i], ret);
         }
     }
-    PyMem_Free(net);
-    visited_free(&losers);
+    visited_free(&looked);
     return result;
 }
 

@@ -630,10 +630,9 @@ manager_is_dirty(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     }
     Transaction *top = object->manager == m ? transaction_current(m) : NULL;
     Change *change = top == NULL ? NULL : transaction_find(top, object);
-    if (change != NULL && object->kind == KIND_OPAQUE && change->full != NULL
-        && ((OpaqueState *) change->full)->live != NULL) {
+    if (change != NULL && object->kind == KIND_OPAQUE && change->full != NULL) {
         PyObject *before = graph_state_at(object, top->start);
-        PyObject *settled = opaque_settle(object, before, ((OpaqueState *) change->full)->live);
+        PyObject *settled = opaque_settle(object, before, change->full);
         if (settled == NULL) {
             return NULL;
         }
@@ -676,6 +675,9 @@ manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (!m->closed) {
         m->closed = true;
         stop_watching(m);
+        if (!m->turn_taken && m->open_transactions == 0) {
+            graph_release(m);
+        }
     }
     Py_RETURN_NONE;
 }

@@ -128,6 +128,8 @@ void deltas_clear(DeltaList *list);
 DObject *graph_find(Manager *m, uint64_t oid); /* borrowed; NULL: none (no exception) */
 int graph_init(Manager *m);
 void graph_free(Manager *m);
+/* Lets go of all objects that the program does not hold. */
+void graph_release(Manager *m);
 int graph_traverse(Manager *m, visitproc visit, void *arg);
 /*
  * Makes a commit visible: prepares all that can fail, then swaps at one blow. `own` is the
@@ -145,13 +147,14 @@ int graph_reaches(Manager *m, Transaction *top, DObject *object);
 /* All objects that can be reached, states being what `viewer` says: strong references. */
 typedef PyObject *(*graph_viewer)(DObject *object, void *arg);
 int graph_reachable(Manager *m, graph_viewer viewer, void *arg, RefList *ret);
+/* Adds to ret the wrappers that an object's state holds less often than before. */
+int graph_net_losses(const Traffic *traffic, RefList *ret);
 /*
- * Of the objects that have lost links (each as often as it lost one) and not won as many:
- * which hang only on a cycle? They and what hangs on them are added to ret. Where the answer would
- * take long, the object is counted as a suspect instead. The result depends on the graph and
- * the net losses only, so all processes find the same.
+ * Of the objects that have lost a link and kept another: which hang only on a cycle? They and
+ * what hangs on them are added to ret. Where the answer would take long, the object is counted
+ * as a suspect instead.
  */
-int graph_small_cycles(Manager *m, const RefList *lost, const RefList *won, RefList *ret);
+int graph_small_cycles(Manager *m, const RefList *losers, RefList *ret);
 /* The linked objects that are not reachable: a new array of oids. */
 int graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count);
 /* "root['a'][3]" for a value that stands in the graph; a new reference. */
@@ -184,6 +187,8 @@ int sync_apply(Manager *m, const tosc_data *data);
 int sync_overwrite(Manager *m, Change *change);
 /* If the backend can tell for nothing that there is something newer, fetches it (not waiting for others). */
 int sync_freshen(Manager *m);
+/* The same for who has the turn: nothing that ended before is missing afterwards. */
+int sync_catch_up(Manager *m);
 /* Fetches what is new. Takes the turn unless it is the caller's. */
 int sync_pull(Manager *m);
 /*

@@ -384,6 +384,18 @@ sync_load(Manager *m)
 }
 
 int
+sync_catch_up(Manager *m)
+{
+    if (m->closed) {
+        return sync_enter(m);
+    }
+    if (m->loaded && (m->ops->changed == NULL || m->ops->changed(m->impl, &m->at) != 1)) {
+        return 0;
+    }
+    return pull(m);
+}
+
+int
 sync_freshen(Manager *m)
 {
     if (sync_load(m) < 0) {
@@ -427,11 +439,10 @@ static int
 settle_opaque(Change *change)
 {
     DObject *object = change->object;
-    OpaqueState *full = (OpaqueState *) change->full;
-    if (full == NULL || full->live == NULL) {
-        return full == NULL;
+    if (change->full == NULL) {
+        return 1;
     }
-    PyObject *settled = opaque_settle(object, object->state, full->live);
+    PyObject *settled = opaque_settle(object, object->state, change->full);
     if (settled == NULL) {
         return -1;
     }

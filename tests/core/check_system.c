@@ -93,6 +93,24 @@ START_TEST(nothing_is_made_before_the_first_write)
 }
 END_TEST
 
+START_TEST(change_of_an_empty_store_is_told_without_having_written)
+{
+    const char *path = path_in("store");
+    const tosc_position nothing = {.stored = false};
+    tosc_backend *a = file_store_with(path, &fast);
+    tosc_backend *b = file_store_with(path, &fast);
+
+    holds(a, "", 0);
+    ck_assert_int_eq(do_changed(a, &nothing), 0);
+    ok(do_write(b, "x", NULL));
+    sleep_us(10000);
+    ck_assert_int_eq(do_changed(a, &nothing), 1);
+    holds(a, "x", 1);
+    tosc_backend_unref(a);
+    tosc_backend_unref(b);
+}
+END_TEST
+
 START_TEST(relative_path_survives_a_change_of_directory)
 {
     tosc_backend *b;
@@ -706,6 +724,7 @@ main(void)
     tcase_add_checked_fixture(tests, directory_make_in_memory, directory_remove);
     tcase_add_test(tests, bad_paths_are_told_apart);
     tcase_add_test(tests, nothing_is_made_before_the_first_write);
+    tcase_add_test(tests, change_of_an_empty_store_is_told_without_having_written);
     tcase_add_test(tests, relative_path_survives_a_change_of_directory);
     tcase_add_test(tests, two_names_of_a_directory_are_one_store);
     tcase_add_test(tests, link_to_a_store_stays_a_link);

@@ -1,8 +1,12 @@
 """The shipped examples do what their first lines say."""
 # SPDX-License-Identifier: Apache-2.0
 import csv
+import datetime
+import hmac
+import io
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -240,3 +244,90 @@ def test_the_benchmark_runs(tmp_path):
     assert text.startswith('before\n<!-- figures -->\nMeasured on ')
     assert '| W11 | tosc: 100 threads' in text and 'old' not in text
     assert text.endswith('|\n<!-- end of figures -->\nafter\n')
+
+
+class Described:
+    pass
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+
+
+class Names(pickle.Unpickler):
+    """Shows persistent ids as docs/records.md says they are made."""
+
+    def persistent_load(self, pid):
+        return f'extra {-1 - pid}' if pid < 0 else f'object {pid // 8} kind {pid % 8}'
+
+
+def records(data, key):
+    """Takes records apart by docs/records.md alone: (letter, segments) of each."""
+    chain = None
+    while data:
+        header, data = data[:32], data[32:]
+        size = int.from_bytes(header[8:16], 'little')
+        assert header[:4] == b'TSC1' and header[5] == (key is not None) and not any(header[6:8])
+        if key is not None:
+            if header[4:5] == b'B':
+                chain, data = data[:32], data[32:]
+            mac, data = data[:32], data[32:]
+            assert mac == hmac.digest(key, header + chain + data[:size], 'sha256')
+            chain = chain if header[4:5] == b'B' else mac
+        body, data = data[:size], data[size:]
+        at, numbers = 0, []
+        for _ in range(3):  # oid counter, suspects, number of garbage
+            number, at = varint(body, at)
+            numbers.append(number)
+        for _ in range(numbers[2]):
+            _, at = varint(body, at)
+        count, at = varint(body, at)
+        segments = []
+        for _ in range(count):
+            sizes = []
+            for _ in range(2):
+                number, at = varint(body, at)
+                sizes.append(number)
+            parts = []
+            for number in sizes:
+                parts.append(Names(io.BytesIO(body[at:at + number])).load() if number else None)
+                at += number
+            segments.append(tuple(parts))
+        assert at == len(body)
+        yield chr(header[4]), segments
+
+
+@pytest.mark.parametrize('key', [None, b'k' * 32])
+def test_records_are_laid_out_as_described(key):
+    backend = tosc.InprocBackend()
+    with tosc.Manager(backend, key=key) as manager:
+        manager.write({'list': [1], 'date': datetime.date(2024, 5, 17)})
+        data = manager.read()
+        data['list'].append(2)
+        data['list'][0] = data['set'] = {3}
+        del data['date']
+        data['set'].add(4)
+        data['any'] = Described()
+        del data['list'][1:]
+        _, stored = backend.read()
+    assert list(records(stored, key)) == [
+        ('B', [([datetime.date(2024, 5, 17)],
+                [8, 'object 1 kind 0', ['object 2 kind 1'],
+                 8, 'object 2 kind 1', {'list': 'object 3 kind 0', 'date': 'extra 0'},
+                 8, 'object 3 kind 0', [1]])]),
+        ('C', [(None, [5, 'object 3 kind 0', 1, 1, [2]])]),
+        ('C', [(None, [4, 'object 3 kind 0', 0, 'object 4 kind 2', 8, 'object 4 kind 2', {3}])]),
+        ('C', [(None, [1, 'object 2 kind 1', 'set', 'object 5 kind 2',
+                       8, 'object 5 kind 2', {3}])]),
+        ('C', [(None, [2, 'object 2 kind 1', 'date'])]),
+        ('C', [(None, [6, 'object 5 kind 2', {4}])]),
+        ('C', [([Described], [1, 'object 2 kind 1', 'any', 'object 6 kind 4',
+                              8, 'object 6 kind 4', 'extra 0', {}])]),
+        ('C', [(None, [5, 'object 3 kind 0', 1, 2, None])]),
+    ]

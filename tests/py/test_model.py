@@ -13,6 +13,9 @@ from hypothesis import settings  # noqa: E402
 from model import StoreMachine  # noqa: E402
 
 
+pytestmark = pytest.mark.seconds(400)
+
+
 class InprocMachine(StoreMachine):
     """All Managers share one backend object."""
 
