@@ -16,17 +16,17 @@ extern "C" {
 
 enum tosc_status {
     TOSC_OK = 0,
-    TOSC_ENOMEM = -1,       /* no memory */
-    TOSC_EINVAL = -2,       /* an argument is wrong; the message names it */
-    TOSC_ESYSTEM = -3,      /* the system refused: see tosc_error_errno() */
-    TOSC_ECONFLICT = -4,    /* the store is not at the expected version */
-    TOSC_ECORRUPT = -5,     /* stored data are damaged or foreign */
-    TOSC_EUNKNOWN = -6,     /* whether the commit was stored could not be found out */
-    TOSC_EINTR = -7,        /* a signal or a stop request ended the wait; nothing was done */
-    TOSC_ETIMEDOUT = -8,    /* the deadline passed; nothing was done */
-    TOSC_ECLOSED = -9,      /* used after close */
+    TOSC_ENOMEM = -1,    /* no memory */
+    TOSC_EINVAL = -2,    /* an argument is wrong; the message names it */
+    TOSC_ESYSTEM = -3,   /* the system refused: see tosc_error_errno() */
+    TOSC_ECONFLICT = -4, /* the store is not at the expected version */
+    TOSC_ECORRUPT = -5,  /* stored data are damaged or foreign */
+    TOSC_EUNKNOWN = -6,  /* whether the commit was stored could not be found out */
+    TOSC_EINTR = -7,     /* a signal or a stop request ended the wait; nothing was done */
+    TOSC_ETIMEDOUT = -8, /* the deadline passed; nothing was done */
+    TOSC_ECLOSED = -9,   /* used after close */
     TOSC_EUNSUPPORTED = -10, /* this backend has no such operation */
-    TOSC_EPYTHON = -11      /* a Python exception is set in the calling thread */
+    TOSC_EPYTHON = -11       /* a Python exception is set in the calling thread */
 };
 
 /*

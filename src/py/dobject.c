@@ -34,13 +34,13 @@ dobject_new(PyTypeObject *type, int kind, PyObject *state)
     if (state == NULL) {
         return NULL;
     }
-    DObject *self = (DObject *) type->tp_alloc(type, 0);
+    DObject *self = (DObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
         Py_DECREF(state);
         return NULL;
     }
     self->state = state;
-    self->kind = (uint8_t) kind;
+    self->kind = (uint8_t)kind;
     return self;
 }
 
@@ -55,13 +55,13 @@ dobject_check(PyObject *value)
 int
 dobject_kind(PyObject *value)
 {
-    return dobject_check(value) ? ((DObject *) value)->kind : -1;
+    return dobject_check(value) ? ((DObject *)value)->kind : -1;
 }
 
 int
 dobject_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    DObject *self = (DObject *) op;
+    DObject *self = (DObject *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->state);
     Py_VISIT(self->manager);
@@ -87,7 +87,7 @@ drop_older(DObject *self)
 int
 dobject_clear(PyObject *op)
 {
-    DObject *self = (DObject *) op;
+    DObject *self = (DObject *)op;
     drop_older(self);
     /* The state stays an empty builtin: other parts of the garbage may still look at it. */
     PyObject *empty = self->state == NULL ? NULL : state_new(self->kind);
@@ -102,11 +102,11 @@ dobject_clear(PyObject *op)
 void
 dobject_dealloc(PyObject *op)
 {
-    DObject *self = (DObject *) op;
+    DObject *self = (DObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, dobject_dealloc)
-    if (self->weakrefs != NULL) {
+    Py_TRASHCAN_BEGIN(op, dobject_dealloc) if (self->weakrefs != NULL)
+    {
         PyObject_ClearWeakRefs(op);
     }
     drop_older(self);
@@ -247,13 +247,14 @@ dobject_item(DObject *self, Py_ssize_t index)
             return item;
         }
     }
-    return index < PyList_GET_SIZE(state) ? Py_NewRef(PyList_GET_ITEM(state, index)) : NULL;
+    return index < PyList_GET_SIZE(state) ? Py_NewRef(PyList_GET_ITEM(state, index))
+                                          : NULL;
 }
 
 PyObject *
 dobject_unwrap(PyObject *value)
 {
-    return dobject_check(value) ? dobject_view((DObject *) value) : Py_NewRef(value);
+    return dobject_check(value) ? dobject_view((DObject *)value) : Py_NewRef(value);
 }
 
 bool
@@ -318,8 +319,9 @@ begin_managed(Write *w, DObject *self)
     Transaction *top = m->open_transactions == 0 ? NULL : transaction_current(m);
     if (top != NULL) {
         if (top->state != TX_OPEN) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "the transaction is being committed: nothing can be changed now");
+            PyErr_SetString(
+                PyExc_RuntimeError,
+                "the transaction is being committed: nothing can be changed now");
             return -1;
         }
         Change *change = transaction_change(top, self);
@@ -327,8 +329,9 @@ begin_managed(Write *w, DObject *self)
             return -1;
         }
         if (change->writing) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "the object is being changed: it cannot be changed from inside");
+            PyErr_SetString(
+                PyExc_RuntimeError,
+                "the object is being changed: it cannot be changed from inside");
             return -1;
         }
         change->writing = true;
@@ -381,7 +384,7 @@ write_view(Write *w)
         view = change_view(w->change);
         break;
     case WRITE_IMPLICIT:
-        view = ((Change *) w->change)->base;
+        view = ((Change *)w->change)->base;
         break;
     default:
         view = w->object->state;
@@ -474,7 +477,7 @@ write_commit(Write *w)
         change_free(change);
         PyErr_Restore(type, value, traceback);
     } else if (w->mode == WRITE_NESTED) {
-        ((Change *) w->change)->writing = false;
+        ((Change *)w->change)->writing = false;
     }
     Py_DECREF(w->object);
     return result;
@@ -490,14 +493,15 @@ write_abort(Write *w)
         turn_release(w->turn);
         change_free(w->change);
     } else if (w->mode == WRITE_NESTED) {
-        ((Change *) w->change)->writing = false;
+        ((Change *)w->change)->writing = false;
     }
     Py_DECREF(w->object);
     PyErr_Restore(type, value, traceback);
 }
 
 int
-dobject_change(DObject *self, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject *b)
+dobject_change(DObject *self, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a,
+               PyObject *b)
 {
     Write w;
     if (write_begin(&w, self) < 0) {
@@ -512,14 +516,15 @@ dobject_change(DObject *self, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *
 
 /* ---- the common base type ---- */
 
-PyDoc_STRVAR(dobject_doc,
-             "Base of the distributed types: DList, DDict, DSet, DByteArray, DAny, DOpaque.\n"
-             "\n"
-             "Cannot be instantiated; isinstance(x, tosc.DObject) tells a wrapper from a plain\n"
-             "value.");
+PyDoc_STRVAR(
+    dobject_doc,
+    "Base of the distributed types: DList, DDict, DSet, DByteArray, DAny, DOpaque.\n"
+    "\n"
+    "Cannot be instantiated; isinstance(x, tosc.DObject) tells a wrapper from a plain\n"
+    "value.");
 
 static PyType_Slot dobject_slots[] = {
-    {Py_tp_doc, (void *) dobject_doc},
+    {Py_tp_doc, (void *)dobject_doc},
     {0, NULL},
 };
 
@@ -539,7 +544,7 @@ int
 dobject_init(PyObject *module, ToscState *state)
 {
     if (tosc_gone == NULL) {
-        tosc_gone = PyObject_CallNoArgs((PyObject *) &PyBaseObject_Type);
+        tosc_gone = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
         if (tosc_gone == NULL) {
             return -1;
         }

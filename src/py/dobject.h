@@ -54,14 +54,15 @@ typedef struct OldState OldState;
 
 typedef struct DObject {
     PyObject_HEAD
-    PyObject *state;   /* the newest committed state; of an unlinked object simply its state */
-    Manager *manager;  /* strong; NULL: stand-alone */
-    uint64_t oid;      /* 0: not linked */
-    int64_t since;     /* sequence number of the Manager at which `state` became current */
-    Change *changes;   /* what open transactions have changed */
-    OldState *older;   /* states that open transactions may still need, newest first */
+    PyObject
+        *state; /* the newest committed state; of an unlinked object simply its state */
+    Manager *manager; /* strong; NULL: stand-alone */
+    uint64_t oid;     /* 0: not linked */
+    int64_t since;    /* sequence number of the Manager at which `state` became current */
+    Change *changes;  /* what open transactions have changed */
+    OldState *older;  /* states that open transactions may still need, newest first */
     PyObject *weakrefs;
-    uint32_t links;    /* how many elements of linked states refer to it */
+    uint32_t links; /* how many elements of linked states refer to it */
     uint8_t kind;
     uint8_t flags;
 } DObject;
@@ -69,7 +70,8 @@ typedef struct DObject {
 /* DAny and DOpaque carry one thing more. */
 typedef struct DAnyObject {
     DObject base;
-    PyObject *cls; /* the user's class; NULL in a shell whose record has not been read yet */
+    PyObject
+        *cls; /* the user's class; NULL in a shell whose record has not been read yet */
 } DAnyObject;
 
 /* ---- type support (tp_ slots shared by all kinds) ---- */
@@ -101,7 +103,7 @@ static inline bool
 dobject_quiet(const DObject *self)
 {
     return self->manager == NULL
-           || ((const struct ManagerHead *) self->manager)->open_transactions == 0;
+           || ((const struct ManagerHead *)self->manager)->open_transactions == 0;
 }
 
 PyObject *dobject_view_slow(DObject *self);
@@ -117,10 +119,10 @@ dobject_view(DObject *self)
  * Readings of one element, cheap also inside a transaction that has changed a large object
  * (dobject_view would copy it). New references.
  */
-int dobject_get(DObject *self, PyObject *key, PyObject **ret);     /* dict, attrs: 1, 0, -1 */
-int dobject_contains(DObject *self, PyObject *key);                /* dict, attrs, set: 1, 0, -1 */
-Py_ssize_t dobject_len(DObject *self);                             /* -1: exception */
-PyObject *dobject_item(DObject *self, Py_ssize_t index);           /* list; index >= 0; NULL
+int dobject_get(DObject *self, PyObject *key, PyObject **ret); /* dict, attrs: 1, 0, -1 */
+int dobject_contains(DObject *self, PyObject *key);      /* dict, attrs, set: 1, 0, -1 */
+Py_ssize_t dobject_len(DObject *self);                   /* -1: exception */
+PyObject *dobject_item(DObject *self, Py_ssize_t index); /* list; index >= 0; NULL
                                                                       without exception: out of range */
 
 /* Either the view of a wrapper or the value itself: a new reference. */
@@ -148,33 +150,35 @@ PyObject *dobject_adopt_dict(DObject *owner, PyObject *dict); /* an exact dict *
 PyObject *dobject_adopt_set(DObject *owner, PyObject *iterable);
 
 enum op_code {
-    OP_ASSIGN = 0,  /* any kind: `a` (adopted, exact builtin, given away) is the new state */
-    OP_SET = 1,     /* dict, attrs: [a] = b */
-    OP_DEL = 2,     /* dict, attrs: del [a]; must be there */
-    OP_UPDATE = 3,  /* dict, attrs: update with the dict a (given away) */
-    OP_ITEM = 4,    /* list: [lo] = a, 0 <= lo < len */
-    OP_SPLICE = 5,  /* list: [lo:hi] = a (an exact list, given away; NULL: none)
+    OP_ASSIGN =
+        0,      /* any kind: `a` (adopted, exact builtin, given away) is the new state */
+    OP_SET = 1, /* dict, attrs: [a] = b */
+    OP_DEL = 2, /* dict, attrs: del [a]; must be there */
+    OP_UPDATE = 3, /* dict, attrs: update with the dict a (given away) */
+    OP_ITEM = 4,   /* list: [lo] = a, 0 <= lo < len */
+    OP_SPLICE = 5, /* list: [lo:hi] = a (an exact list, given away; NULL: none)
                        bytearray: the same with a bytes object; 0 <= lo <= hi <= len */
-    OP_ADD = 6,     /* set: the elements of a (a set, given away) */
-    OP_DISCARD = 7  /* set: the same, removed */
+    OP_ADD = 6,    /* set: the elements of a (a set, given away) */
+    OP_DISCARD = 7 /* set: the same, removed */
 };
 /* "Given away": the caller keeps its reference but must not change the object any more. */
 
 typedef struct Write {
     DObject *object;
-    PyObject *view;   /* strong or NULL */
-    void *change;     /* private */
-    void *turn;       /* private */
-    int mode;         /* private */
+    PyObject *view; /* strong or NULL */
+    void *change;   /* private */
+    void *turn;     /* private */
+    int mode;       /* private */
 } Write;
 
-int write_begin(Write *w, DObject *self);      /* -1: exception, nothing to end */
-PyObject *write_view(Write *w);                /* borrowed until the end; NULL: exception, abort */
-int write_get(Write *w, PyObject *key, PyObject **ret); /* as dobject_get, inside a Write */
+int write_begin(Write *w, DObject *self); /* -1: exception, nothing to end */
+PyObject *write_view(Write *w); /* borrowed until the end; NULL: exception, abort */
+int write_get(Write *w, PyObject *key,
+              PyObject **ret); /* as dobject_get, inside a Write */
 Py_ssize_t write_len(Write *w);
 int write_op(Write *w, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject *b);
-int write_commit(Write *w);                    /* ends it; -1: exception, nothing has changed */
-void write_abort(Write *w);                    /* ends it; keeps a set exception */
+int write_commit(Write *w); /* ends it; -1: exception, nothing has changed */
+void write_abort(Write *w); /* ends it; keeps a set exception */
 
 /* For opaque.c: is a transaction of this Manager open in this context? And has its innermost block
  * changed (OP_ASSIGN) this object, so that the view belongs to that block alone? */

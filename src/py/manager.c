@@ -98,7 +98,7 @@ set_key(Manager *m, PyObject *key)
 static PyObject *
 manager_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    Manager *m = (Manager *) type->tp_alloc(type, 0);
+    Manager *m = (Manager *)type->tp_alloc(type, 0);
     if (m == NULL) {
         return NULL;
     }
@@ -108,14 +108,14 @@ manager_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
         Py_DECREF(m);
         return NULL;
     }
-    return (PyObject *) m;
+    return (PyObject *)m;
 }
 
 static int
 manager_init_object(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"backend", "key", "allowed_classes", NULL};
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *backend;
     PyObject *key = NULL;
     PyObject *allowed = NULL;
@@ -152,7 +152,7 @@ manager_init_object(PyObject *op, PyObject *args, PyObject *kwargs)
 static int
 manager_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(m->backend_object);
     Py_VISIT(m->allowed);
@@ -174,7 +174,7 @@ stop_watching(Manager *m)
 static int
 manager_clear(PyObject *op)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     m->closed = true;
     stop_watching(m);
     graph_free(m);
@@ -186,7 +186,7 @@ manager_clear(PyObject *op)
 static void
 manager_dealloc(PyObject *op)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     if (m->weakrefs != NULL) {
@@ -250,10 +250,11 @@ root_or_default(Manager *m, PyObject *fallback, const char *name)
     if (fallback != NULL) {
         return Py_NewRef(fallback);
     }
-    return tosc_raise_format(tosc_state->EmptyStoreError,
-                             "nothing is stored yet: write something first, or give %s() a "
-                             "default",
-                             name);
+    return tosc_raise_format(
+        tosc_state->EmptyStoreError,
+        "nothing is stored yet: write something first, or give %s() a "
+        "default",
+        name);
 }
 
 static bool
@@ -274,17 +275,18 @@ one_argument(PyObject *const *args, Py_ssize_t nargs, PyObject *names, const cha
                      nargs + named);
         return -1;
     }
-    if (named > 0 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), name) != 0) {
-        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method,
-                     PyTuple_GET_ITEM(names, 0));
+    if (named > 0
+        && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), name) != 0) {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R",
+                     method, PyTuple_GET_ITEM(names, 0));
         return -1;
     }
     return 0;
 }
 
 static int
-needed_argument(PyObject *const *args, Py_ssize_t nargs, PyObject *names, const char *method,
-                const char *name, PyObject **ret)
+needed_argument(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
+                const char *method, const char *name, PyObject **ret)
 {
     if (one_argument(args, nargs, names, method, name, ret) < 0) {
         return -1;
@@ -302,17 +304,18 @@ up_to_date(Manager *m)
     return in_transaction(m) ? sync_enter(m) : sync_freshen(m);
 }
 
-PyDoc_STRVAR(read_doc,
-             "read($self, default=<unrepresentable>)\n--\n\n"
-             "The stored object.\n\n"
-             "The same object as last time while it is in the store, up to date. The store is\n"
-             "asked only where there may be something new. On an empty store: the default, or\n"
-             "EmptyStoreError if there is none.");
+PyDoc_STRVAR(
+    read_doc,
+    "read($self, default=<unrepresentable>)\n--\n\n"
+    "The stored object.\n\n"
+    "The same object as last time while it is in the store, up to date. The store is\n"
+    "asked only where there may be something new. On an empty store: the default, or\n"
+    "EmptyStoreError if there is none.");
 
 static PyObject *
 manager_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *fallback;
     if (one_argument(args, nargs, names, "read", "default", &fallback) < 0
         || up_to_date(m) < 0) {
@@ -321,16 +324,17 @@ manager_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *na
     return root_or_default(m, fallback, "read");
 }
 
-PyDoc_STRVAR(refresh_doc,
-             "refresh($self, default=<unrepresentable>)\n--\n\n"
-             "Ask the store for what is new, then the same as read().\n\n"
-             "Blocks until the store has answered. Inside a transaction the program goes on\n"
-             "seeing the state as of its start.");
+PyDoc_STRVAR(
+    refresh_doc,
+    "refresh($self, default=<unrepresentable>)\n--\n\n"
+    "Ask the store for what is new, then the same as read().\n\n"
+    "Blocks until the store has answered. Inside a transaction the program goes on\n"
+    "seeing the state as of its start.");
 
 static PyObject *
 manager_refresh(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *fallback;
     if (one_argument(args, nargs, names, "refresh", "default", &fallback) < 0
         || sync_pull(m) < 0) {
@@ -347,7 +351,7 @@ PyDoc_STRVAR(snapshot_doc,
 static PyObject *
 manager_snapshot(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *fallback;
     if (one_argument(args, nargs, names, "snapshot", "default", &fallback) < 0
         || up_to_date(m) < 0) {
@@ -432,19 +436,21 @@ is_conflict(void)
     return error == tosc_state->TransactionError;
 }
 
-PyDoc_STRVAR(write_doc,
-             "write($self, new)\n--\n\n"
-             "Replace the stored object, whatever it is.\n\n"
-             "Containers and custom objects are copied into their distributed forms, at any\n"
-             "depth; read() gives these. Inside a transaction the replacement is part of it.\n"
-             "Outside of one it does not fail because of others: the last writer wins. Blocks until\n"
-             "it is stored. SerializationError or TypeError: something in it cannot be stored;\n"
-             "StorageError: the store failed; nothing has changed then.");
+PyDoc_STRVAR(
+    write_doc,
+    "write($self, new)\n--\n\n"
+    "Replace the stored object, whatever it is.\n\n"
+    "Containers and custom objects are copied into their distributed forms, at any\n"
+    "depth; read() gives these. Inside a transaction the replacement is part of it.\n"
+    "Outside of one it does not fail because of others: the last writer wins. Blocks "
+    "until\n"
+    "it is stored. SerializationError or TypeError: something in it cannot be stored;\n"
+    "StorageError: the store failed; nothing has changed then.");
 
 static PyObject *
 manager_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *value;
     if (needed_argument(args, nargs, names, "write", "new", &value) < 0) {
         return NULL;
@@ -523,20 +529,22 @@ try_write_now(Manager *m, PyObject *list, PyObject *expected)
     return result;
 }
 
-PyDoc_STRVAR(try_write_doc,
-             "try_write($self, new, expected)\n--\n\n"
-             "Replace the stored object if its version is `expected` (None: if nothing is\n"
-             "stored). Returns whether it was replaced.\n\n"
-             "Blocks until the store has answered. Raises the errors of write().");
+PyDoc_STRVAR(
+    try_write_doc,
+    "try_write($self, new, expected)\n--\n\n"
+    "Replace the stored object if its version is `expected` (None: if nothing is\n"
+    "stored). Returns whether it was replaced.\n\n"
+    "Blocks until the store has answered. Raises the errors of write().");
 
 static PyObject *
 manager_try_write(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"new", "expected", NULL};
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *value;
     PyObject *expected;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:try_write", names, &value, &expected)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:try_write", names, &value,
+                                     &expected)) {
         return NULL;
     }
     if (expected != Py_None && !PyLong_Check(expected)) {
@@ -576,20 +584,21 @@ wrapper_argument(PyObject *object, const char *name)
                      Py_TYPE(object)->tp_name);
         return NULL;
     }
-    return (DObject *) object;
+    return (DObject *)object;
 }
 
-PyDoc_STRVAR(is_linked_doc,
-             "is_linked($self, obj)\n--\n\n"
-             "Whether a distributed object is in this Manager's store.\n\n"
-             "False for one that was removed from the container that held it (it keeps its\n"
-             "contents, and changes to it are local), was never stored, or belongs to another\n"
-             "Manager. Inside a transaction: as the transaction sees it.");
+PyDoc_STRVAR(
+    is_linked_doc,
+    "is_linked($self, obj)\n--\n\n"
+    "Whether a distributed object is in this Manager's store.\n\n"
+    "False for one that was removed from the container that held it (it keeps its\n"
+    "contents, and changes to it are local), was never stored, or belongs to another\n"
+    "Manager. Inside a transaction: as the transaction sees it.");
 
 static PyObject *
 manager_is_linked(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *arg;
     if (needed_argument(args, nargs, names, "is_linked", "obj", &arg) < 0) {
         return NULL;
@@ -611,15 +620,16 @@ manager_is_linked(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObjec
     return reached < 0 ? NULL : PyBool_FromLong(reached);
 }
 
-PyDoc_STRVAR(is_dirty_doc,
-             "is_dirty($self, obj)\n--\n\n"
-             "Whether the transaction that is open in this context has changed the object.\n\n"
-             "Always false outside of a transaction: changes are then stored at once.");
+PyDoc_STRVAR(
+    is_dirty_doc,
+    "is_dirty($self, obj)\n--\n\n"
+    "Whether the transaction that is open in this context has changed the object.\n\n"
+    "Always false outside of a transaction: changes are then stored at once.");
 
 static PyObject *
 manager_is_dirty(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     PyObject *arg;
     if (needed_argument(args, nargs, names, "is_dirty", "obj", &arg) < 0) {
         return NULL;
@@ -656,22 +666,23 @@ PyDoc_STRVAR(transaction_doc,
 static PyObject *
 manager_transaction(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (sync_enter((Manager *) op) < 0) {
+    if (sync_enter((Manager *)op) < 0) {
         return NULL;
     }
-    return (PyObject *) transaction_new((Manager *) op);
+    return (PyObject *)transaction_new((Manager *)op);
 }
 
-PyDoc_STRVAR(close_doc,
-             "close($self, /)\n--\n\n"
-             "Stop watching the store. May be called again.\n\n"
-             "Objects that were read remain readable; changing them, and all other methods of\n"
-             "the Manager, raise ClosedError. Waits for the watcher thread to end.");
+PyDoc_STRVAR(
+    close_doc,
+    "close($self, /)\n--\n\n"
+    "Stop watching the store. May be called again.\n\n"
+    "Objects that were read remain readable; changing them, and all other methods of\n"
+    "the Manager, raise ClosedError. Waits for the watcher thread to end.");
 
 static PyObject *
 manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     if (!m->closed) {
         m->closed = true;
         stop_watching(m);
@@ -685,7 +696,7 @@ manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 manager_enter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return sync_enter((Manager *) op) < 0 ? NULL : Py_NewRef(op);
+    return sync_enter((Manager *)op) < 0 ? NULL : Py_NewRef(op);
 }
 
 static PyObject *
@@ -697,7 +708,7 @@ manager_exit(PyObject *op, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSE
 static PyObject *
 manager_get_version(PyObject *op, void *Py_UNUSED(closure))
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     if (sync_load(m) < 0) {
         return NULL;
     }
@@ -716,63 +727,65 @@ manager_get_version(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 manager_get_backend(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *backend = ((Manager *) op)->backend_object;
+    PyObject *backend = ((Manager *)op)->backend_object;
     return Py_NewRef(backend != NULL ? backend : Py_None);
 }
 
 static PyObject *
 manager_get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((Manager *) op)->closed);
+    return PyBool_FromLong(((Manager *)op)->closed);
 }
 
 static PyObject *
 manager_repr(PyObject *op)
 {
-    Manager *m = (Manager *) op;
+    Manager *m = (Manager *)op;
     return PyUnicode_FromFormat("<%s of %R%s>", Py_TYPE(op)->tp_name,
                                 m->backend_object != NULL ? m->backend_object : Py_None,
                                 m->closed ? ", closed" : "");
 }
 
-PyDoc_STRVAR(manager_doc,
-             "Manager(backend, *, key=None, allowed_classes=None)\n--\n\n"
-             "Keeps an object, and all that is in it, in a store that others share.\n\n"
-             "backend: where the bytes are kept: an InprocBackend, a FileBackend, or any object\n"
-             "with the four methods of BackendBase. It may serve several Managers.\n"
-             "key: bytes; every record is then authenticated with it before it is decoded, and\n"
-             "data that were written without it are refused (DataError).\n"
-             "allowed_classes: classes, or 'module.name' strings; stored data that need any\n"
-             "other class are refused (SerializationError) and nothing of them is run. Without\n"
-             "it whoever can write to the store can run code in this process, as with pickle.\n\n"
-             "A thread in the background sees what others commit. close(), or a 'with' block,\n"
-             "ends it. All methods may be called from any thread.");
+PyDoc_STRVAR(
+    manager_doc,
+    "Manager(backend, *, key=None, allowed_classes=None)\n--\n\n"
+    "Keeps an object, and all that is in it, in a store that others share.\n\n"
+    "backend: where the bytes are kept: an InprocBackend, a FileBackend, or any object\n"
+    "with the four methods of BackendBase. It may serve several Managers.\n"
+    "key: bytes; every record is then authenticated with it before it is decoded, and\n"
+    "data that were written without it are refused (DataError).\n"
+    "allowed_classes: classes, or 'module.name' strings; stored data that need any\n"
+    "other class are refused (SerializationError) and nothing of them is run. Without\n"
+    "it whoever can write to the store can run code in this process, as with pickle.\n\n"
+    "A thread in the background sees what others commit. close(), or a 'with' block,\n"
+    "ends it. All methods may be called from any thread.");
 
 static PyMethodDef manager_methods[] = {
-    {"read", (PyCFunction) (void (*)(void)) manager_read, METH_FASTCALL | METH_KEYWORDS,
+    {"read", (PyCFunction)(void (*)(void))manager_read, METH_FASTCALL | METH_KEYWORDS,
      read_doc},
-    {"refresh", (PyCFunction) (void (*)(void)) manager_refresh, METH_FASTCALL | METH_KEYWORDS,
-     refresh_doc},
-    {"snapshot", (PyCFunction) (void (*)(void)) manager_snapshot, METH_FASTCALL | METH_KEYWORDS,
-     snapshot_doc},
-    {"write", (PyCFunction) (void (*)(void)) manager_write, METH_FASTCALL | METH_KEYWORDS,
+    {"refresh", (PyCFunction)(void (*)(void))manager_refresh,
+     METH_FASTCALL | METH_KEYWORDS, refresh_doc},
+    {"snapshot", (PyCFunction)(void (*)(void))manager_snapshot,
+     METH_FASTCALL | METH_KEYWORDS, snapshot_doc},
+    {"write", (PyCFunction)(void (*)(void))manager_write, METH_FASTCALL | METH_KEYWORDS,
      write_doc},
-    {"try_write", (PyCFunction) (void (*)(void)) manager_try_write,
+    {"try_write", (PyCFunction)(void (*)(void))manager_try_write,
      METH_VARARGS | METH_KEYWORDS, try_write_doc},
     {"transaction", manager_transaction, METH_NOARGS, transaction_doc},
-    {"is_linked", (PyCFunction) (void (*)(void)) manager_is_linked,
+    {"is_linked", (PyCFunction)(void (*)(void))manager_is_linked,
      METH_FASTCALL | METH_KEYWORDS, is_linked_doc},
-    {"is_dirty", (PyCFunction) (void (*)(void)) manager_is_dirty,
+    {"is_dirty", (PyCFunction)(void (*)(void))manager_is_dirty,
      METH_FASTCALL | METH_KEYWORDS, is_dirty_doc},
     {"close", manager_close, METH_NOARGS, close_doc},
     {"__enter__", manager_enter, METH_NOARGS, "The Manager itself."},
-    {"__exit__", (PyCFunction) (void (*)(void)) manager_exit, METH_FASTCALL, "Close it."},
+    {"__exit__", (PyCFunction)(void (*)(void))manager_exit, METH_FASTCALL, "Close it."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef manager_getset[] = {
     {"version", manager_get_version, NULL,
-     "The version of the state that this context sees: an int, or None if nothing is stored.",
+     "The version of the state that this context sees: an int, or None if nothing is "
+     "stored.",
      NULL},
     {"backend", manager_get_backend, NULL, "The backend that it was made with.", NULL},
     {"closed", manager_get_closed, NULL, "Whether close() was called.", NULL},
@@ -785,7 +798,7 @@ static PyMemberDef manager_members[] = {
 };
 
 static PyType_Slot manager_slots[] = {
-    {Py_tp_doc, (void *) manager_doc},
+    {Py_tp_doc, (void *)manager_doc},
     {Py_tp_new, manager_new},
     {Py_tp_init, manager_init_object},
     {Py_tp_dealloc, manager_dealloc},

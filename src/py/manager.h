@@ -35,9 +35,9 @@ typedef struct Delta {
     PyObject *whole; /* its new state, or NULL */
     Op *ops;         /* else what to do; owned if owns_ops */
     Py_ssize_t n_ops;
-    bool fresh;      /* was not linked before */
+    bool fresh; /* was not linked before */
     bool owns_ops;
-    bool held;       /* the committer holds a reference to the object's present state */
+    bool held; /* the committer holds a reference to the object's present state */
     /* private to graph_apply */
     PyObject *next;
     Traffic traffic;
@@ -58,22 +58,26 @@ struct Manager {
     tosc_backend *backend;
     const struct tosc_backend_ops *ops;
     void *impl;
-    PyObject *key;     /* bytes or NULL: authenticates records */
-    PyObject *allowed; /* frozenset of "module.qualname", or NULL: all classes may be loaded */
-    PyObject *chain;   /* bytes: what the next record is authenticated with, or NULL */
+    PyObject *key; /* bytes or NULL: authenticates records */
+    PyObject
+        *allowed; /* frozenset of "module.qualname", or NULL: all classes may be loaded */
+    PyObject *chain; /* bytes: what the next record is authenticated with, or NULL */
 
     /* The state that memory holds. */
     tosc_position at;
     bool loaded;
     bool closed;
-    bool behind;   /* a commit is stored that memory could not take in: the watcher fetches it */
-    bool tolerant; /* takes placeholders for classes that cannot be loaded, see missing.c */
-    int64_t seq; /* rises by one with each commit that is applied */
+    bool
+        behind; /* a commit is stored that memory could not take in: the watcher fetches it */
+    bool
+        tolerant; /* takes placeholders for classes that cannot be loaded, see missing.c */
+    int64_t seq;  /* rises by one with each commit that is applied */
     uint64_t base_bytes;
     uint64_t tail_bytes;
 
     /* The graph: the linked objects. */
-    DObject *cell; /* a hidden list with the root as its only element; empty: nothing stored */
+    DObject *
+        cell; /* a hidden list with the root as its only element; empty: nothing stored */
     OidTable table;
     uint64_t next_oid;
     uint64_t suspects; /* how often something may have become cyclic garbage, unnoticed */
@@ -103,17 +107,20 @@ enum transaction_state { TX_NEW, TX_OPEN, TX_COMMITTING, TX_DONE };
 struct Transaction {
     PyObject_HEAD
     Manager *manager;
-    Transaction *outer;  /* strong: the one that was open in this context before (any Manager) */
-    Transaction *top;    /* the outermost of this Manager; itself: this is it (then not a reference) */
+    Transaction
+        *outer; /* strong: the one that was open in this context before (any Manager) */
+    Transaction *
+        top; /* the outermost of this Manager; itself: this is it (then not a reference) */
     int state;
     int level;
     unsigned long thread;
     PyObject *task; /* the asyncio task that opened it, or NULL */
     PyObject *weakrefs;
     /* in the outermost only */
-    int depth;        /* level of the innermost open block */
-    int64_t deadline; /* for the waits of its commit (CLOCK_MONOTONIC, ns); INT64_MAX: none */
-    int64_t start;    /* sequence number of the state that it sees */
+    int depth; /* level of the innermost open block */
+    int64_t
+        deadline; /* for the waits of its commit (CLOCK_MONOTONIC, ns); INT64_MAX: none */
+    int64_t start; /* sequence number of the state that it sees */
     tosc_position at;
     Change *changes;
     Transaction *previous; /* open ones of the Manager */

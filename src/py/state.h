@@ -67,7 +67,7 @@ int transactional_init(PyObject *module, ToscState *state);
  * A heap type of this module from its spec (base NULL: object), kept at *slot and, if `name` is not NULL,
  * added to the module under that name.
  */
-int tosc_add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, PyTypeObject *base,
-                  const char *name);
+int tosc_add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
+                  PyTypeObject *base, const char *name);
 
 #endif

@@ -23,13 +23,14 @@
 /* A tail is replaced by a new base when it has outgrown the base and this many bytes. */
 #define COMPACT_FROM (256 * 1024)
 #define SUSPECTS_FROM 1000
+#define MOST_CONFLICTS 16 /* as many are remembered; see transactional.c */
 
 int64_t
 tosc_monotonic_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t) now.tv_sec * 1000000000 + now.tv_nsec;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 /* ---- the turn ---- */
@@ -116,9 +117,10 @@ turn_take(Manager *m, int64_t deadline_ns)
         return 0;
     }
     if (turn_is_mine(m)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "a commit of this Manager is going on in this thread: nothing can be "
-                        "changed before it has ended");
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "a commit of this Manager is going on in this thread: nothing can be "
+            "changed before it has ended");
         return -1;
     }
     Waiter self = {.lock = PyThread_allocate_lock()};
@@ -229,7 +231,8 @@ apply_record(Manager *m, Record *record)
         result = graph_replace(m, &record->deltas, &m->drops);
         m->suspects = record->suspects;
     } else {
-        result = graph_apply(m, &record->deltas, record->gone, record->n_gone, NULL, &m->drops);
+        result = graph_apply(m, &record->deltas, record->gone, record->n_gone, NULL,
+                             &m->drops);
     }
     if (result == 0) {
         m->next_oid = record->next_oid;
@@ -248,9 +251,10 @@ apply_record(Manager *m, Record *record)
 int
 sync_apply(Manager *m, const tosc_data *data)
 {
-    bool reuse = !data->whole
-                 || (memcmp(m->at.store_id, data->at.store_id, sizeof(m->at.store_id)) == 0
-                     && data->at.version >= m->at.version);
+    bool reuse =
+        !data->whole
+        || (memcmp(m->at.store_id, data->at.store_id, sizeof(m->at.store_id)) == 0
+            && data->at.version >= m->at.version);
     RecordList records;
     int collecting = PyGC_Disable(); /* nothing here is garbage, and it is much */
     int result = codec_decode(m, data->bytes->data, data->bytes->size, reuse, &records);
@@ -290,7 +294,8 @@ read_store(Manager *m, bool since, tosc_data *ret)
         int status;
         tosc_position at = m->at;
         Py_BEGIN_ALLOW_THREADS
-        status = since ? m->ops->read_since(m->impl, &at, ret) : m->ops->read(m->impl, ret);
+        status =
+            since ? m->ops->read_since(m->impl, &at, ret) : m->ops->read(m->impl, ret);
         Py_END_ALLOW_THREADS
         if (status == TOSC_OK) {
             return 0;
@@ -340,10 +345,11 @@ pull(Manager *m)
         return -1;
     }
     int result = 0;
-    bool news = data.whole ? !(m->loaded && same_position(&m->at, &data.at))
-                           : data.bytes != NULL;
+    bool news =
+        data.whole ? !(m->loaded && same_position(&m->at, &data.at)) : data.bytes != NULL;
     if (news) {
-        result = data.at.stored && data.bytes != NULL ? sync_apply(m, &data) : empty_graph(m);
+        result =
+            data.at.stored && data.bytes != NULL ? sync_apply(m, &data) : empty_graph(m);
         if (result < 0 && data.bytes != NULL) {
             result = apply_present(m, &data);
         }
@@ -418,7 +424,7 @@ sync_freshen(Manager *m)
 static int
 conflict(Manager *m, const Transaction *own)
 {
-    if (m->recent_conflicts < 64) {
+    if (m->recent_conflicts < MOST_CONFLICTS) {
         m->recent_conflicts += 4;
     }
     /* So that the next try starts from what is there now. Its faults are for the next try.
@@ -502,7 +508,8 @@ new_commit_id(tosc_commit_id *ret)
 
 /* One try: a status of core. */
 static int
-store_once(Manager *m, const Commit *commit, const Buffer *record, bool base, tosc_data *ret)
+store_once(Manager *m, const Commit *commit, const Buffer *record, bool base,
+           tosc_data *ret)
 {
     int status;
     tosc_position at = m->at;
@@ -515,8 +522,8 @@ store_once(Manager *m, const Commit *commit, const Buffer *record, bool base, to
                                    at.stored ? at.store_id : NULL, &ret->at);
         ret->base_bytes = record->size;
     } else {
-        status = m->ops->append(m->impl, holder, record->data, record->size, &commit->id, &at,
-                                ret);
+        status = m->ops->append(m->impl, holder, record->data, record->size, &commit->id,
+                                &at, ret);
     }
     Py_END_ALLOW_THREADS
     tosc_blob_unref(ret->bytes);
@@ -576,7 +583,8 @@ apply_own(Manager *m, Commit *commit, Transaction *own)
         Py_XSETREF(m->chain, Py_NewRef(commit->chain));
     }
     apply_local(m, commit->changes);
-    int result = graph_apply(m, &commit->deltas, commit->gone, commit->n_gone, own, &m->drops);
+    int result =
+        graph_apply(m, &commit->deltas, commit->gone, commit->n_gone, own, &m->drops);
     if (result < 0) {
         /* It is stored, and that is what counts: read it back, now or a little later. */
         PyErr_Clear();
@@ -624,7 +632,7 @@ commit_deltas(Manager *m, Commit *commit, Transaction *own)
     }
     moved(m, &data);
     result = apply_own(m, commit, own);
-    if (m->recent_conflicts > 0) {
+    if (m->recent_conflicts > 0 && !m->lent) {
         m->recent_conflicts--;
     }
     bool long_tail = m->ops->compact != NULL && m->tail_bytes > COMPACT_FROM
@@ -680,8 +688,8 @@ put_over(Manager *m, Commit *commit, const Buffer *record)
         int status;
         tosc_position at;
         Py_BEGIN_ALLOW_THREADS
-        status = m->ops->write(m->impl, m->exclusive ? m : NULL, record->data, record->size,
-                               &at);
+        status = m->ops->write(m->impl, m->exclusive ? m : NULL, record->data,
+                               record->size, &at);
         Py_END_ALLOW_THREADS
         codec_forget_oids(commit);
         if (status == TOSC_OK) {
@@ -700,7 +708,7 @@ sync_overwrite(Manager *m, Change *change)
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     /* What the counter stands at cannot be read: far beyond it. */
-    uint64_t counter = (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+    uint64_t counter = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
     Commit commit = {.manager = m, .changes = change, .next_oid = counter};
     Buffer record = {0};
     int result = new_commit_id(&commit.id);
@@ -773,9 +781,16 @@ sync_lock(Manager *m, int64_t deadline_ns)
     if (sync_lock_as_is(m, deadline_ns) < 0) {
         return -1;
     }
+    int64_t seq = m->seq;
     if (pull(m) < 0) {
         sync_unlock(m);
         return -1;
+    }
+    /* A success under the lock is no sign of peace: that nobody else wants it is. */
+    if (m->seq != seq || m->turn_first != NULL) {
+        m->recent_conflicts += m->recent_conflicts < MOST_CONFLICTS;
+    } else {
+        m->recent_conflicts -= m->recent_conflicts > 0;
     }
     return 0;
 }

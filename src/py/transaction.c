@@ -26,7 +26,8 @@ running_task(void)
 {
     if (tosc_state->current_task == NULL) {
         PyObject *asyncio = NULL;
-        if (tosc_dict_get(PyImport_GetModuleDict(), tosc_state->str_asyncio, &asyncio) <= 0) {
+        if (tosc_dict_get(PyImport_GetModuleDict(), tosc_state->str_asyncio, &asyncio)
+            <= 0) {
             PyErr_Clear();
             return NULL;
         }
@@ -70,7 +71,7 @@ innermost(void)
         return NULL;
     }
     Py_DECREF(value);
-    return value == Py_None ? NULL : (Transaction *) value;
+    return value == Py_None ? NULL : (Transaction *)value;
 }
 
 static Transaction *
@@ -102,7 +103,7 @@ static int
 set_innermost(Transaction *tx)
 {
     PyObject *token =
-        PyContextVar_Set(tosc_state->current_var, tx != NULL ? (PyObject *) tx : Py_None);
+        PyContextVar_Set(tosc_state->current_var, tx != NULL ? (PyObject *)tx : Py_None);
     Py_XDECREF(token);
     return token == NULL ? -1 : 0;
 }
@@ -256,9 +257,10 @@ check_idle(Transaction *top, int level)
         }
         if (change->readers > 0 || change->writing
             || (change->below != NULL && change->below->writing)) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "the block cannot end while one of its objects is in use: this "
-                            "code was called from inside of that");
+            PyErr_SetString(
+                PyExc_RuntimeError,
+                "the block cannot end while one of its objects is in use: this "
+                "code was called from inside of that");
             return -1;
         }
     }
@@ -271,9 +273,9 @@ Transaction *
 transaction_new(Manager *m)
 {
     PyTypeObject *type = tosc_state->Transaction_Type;
-    Transaction *self = (Transaction *) type->tp_alloc(type, 0);
+    Transaction *self = (Transaction *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->manager = (Manager *) Py_NewRef((PyObject *) m);
+        self->manager = (Manager *)Py_NewRef((PyObject *)m);
         self->state = TX_NEW;
         self->deadline = INT64_MAX;
     }
@@ -316,7 +318,7 @@ transaction_begin(Transaction *self)
     if ((top == NULL ? sync_freshen(m) : sync_enter(m)) < 0) {
         return -1;
     }
-    self->outer = (Transaction *) Py_XNewRef((PyObject *) innermost());
+    self->outer = (Transaction *)Py_XNewRef((PyObject *)innermost());
     self->thread = PyThread_get_thread_ident();
     self->task = Py_XNewRef(running_task());
     if (set_innermost(self) < 0) {
@@ -325,7 +327,7 @@ transaction_begin(Transaction *self)
     }
     self->state = TX_OPEN;
     if (top != NULL) {
-        self->top = (Transaction *) Py_NewRef((PyObject *) top);
+        self->top = (Transaction *)Py_NewRef((PyObject *)top);
         self->level = ++top->depth;
     } else {
         open_outermost(self);
@@ -403,7 +405,8 @@ commit_outermost(Transaction *self)
     }
     /* Only the lock can be waited for with a limit; without one its price is not paid twice. */
     bool limited = self->deadline != INT64_MAX && m->ops->lock != NULL;
-    if ((limited ? sync_lock_as_is(m, self->deadline) : turn_take(m, self->deadline)) < 0) {
+    if ((limited ? sync_lock_as_is(m, self->deadline) : turn_take(m, self->deadline))
+        < 0) {
         return -1;
     }
     self->state = TX_COMMITTING;
@@ -423,14 +426,16 @@ static int
 need_open(Transaction *self)
 {
     if (self->state != TX_OPEN) {
-        PyErr_SetString(PyExc_RuntimeError, self->state == TX_NEW
-                                                ? "the transaction has not begun: use 'with'"
-                                                : "the transaction has ended already");
+        PyErr_SetString(PyExc_RuntimeError,
+                        self->state == TX_NEW
+                            ? "the transaction has not begun: use 'with'"
+                            : "the transaction has ended already");
         return -1;
     }
     if (!is_mine(self)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "a transaction can be ended only by the thread or task that began it");
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "a transaction can be ended only by the thread or task that began it");
         return -1;
     }
     return check_idle(self->top, self->level);
@@ -460,13 +465,13 @@ transaction_rollback(Transaction *self)
 static PyObject *
 transaction_enter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return transaction_begin((Transaction *) op) < 0 ? NULL : Py_NewRef(op);
+    return transaction_begin((Transaction *)op) < 0 ? NULL : Py_NewRef(op);
 }
 
 static PyObject *
 transaction_exit(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    Transaction *self = (Transaction *) op;
+    Transaction *self = (Transaction *)op;
     if (self->state == TX_DONE) {
         Py_RETURN_FALSE; /* commit() or rollback() was called in the block */
     }
@@ -483,18 +488,19 @@ transaction_exit(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_FALSE;
 }
 
-PyDoc_STRVAR(commit_doc,
-             "commit($self, /)\n--\n\n"
-             "End the block now and keep its changes.\n\n"
-             "The outermost block stores them; a nested one hands them to the block around it.\n"
-             "What follows in the 'with' block is no longer part of the transaction. Blocks\n"
-             "until the store has answered. Raises TransactionError if the store was changed\n"
-             "meanwhile: then everything is rolled back.");
+PyDoc_STRVAR(
+    commit_doc,
+    "commit($self, /)\n--\n\n"
+    "End the block now and keep its changes.\n\n"
+    "The outermost block stores them; a nested one hands them to the block around it.\n"
+    "What follows in the 'with' block is no longer part of the transaction. Blocks\n"
+    "until the store has answered. Raises TransactionError if the store was changed\n"
+    "meanwhile: then everything is rolled back.");
 
 static PyObject *
 transaction_commit_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (need_open((Transaction *) op) < 0 || transaction_commit((Transaction *) op) < 0) {
+    if (need_open((Transaction *)op) < 0 || transaction_commit((Transaction *)op) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -508,17 +514,17 @@ PyDoc_STRVAR(rollback_doc,
 static PyObject *
 transaction_rollback_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (need_open((Transaction *) op) < 0) {
+    if (need_open((Transaction *)op) < 0) {
         return NULL;
     }
-    transaction_rollback((Transaction *) op);
+    transaction_rollback((Transaction *)op);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 transaction_get_version(PyObject *op, void *Py_UNUSED(closure))
 {
-    Transaction *self = (Transaction *) op;
+    Transaction *self = (Transaction *)op;
     if (self->top == NULL || !self->top->at.stored) {
         Py_RETURN_NONE;
     }
@@ -528,19 +534,19 @@ transaction_get_version(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 transaction_get_active(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((Transaction *) op)->state == TX_OPEN);
+    return PyBool_FromLong(((Transaction *)op)->state == TX_OPEN);
 }
 
 static PyObject *
 transaction_get_manager(PyObject *op, void *Py_UNUSED(closure))
 {
-    return Py_NewRef((PyObject *) ((Transaction *) op)->manager);
+    return Py_NewRef((PyObject *)((Transaction *)op)->manager);
 }
 
 static int
 transaction_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    Transaction *self = (Transaction *) op;
+    Transaction *self = (Transaction *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->manager);
     Py_VISIT(self->outer);
@@ -565,7 +571,7 @@ transaction_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 transaction_clear(PyObject *op)
 {
-    Transaction *self = (Transaction *) op;
+    Transaction *self = (Transaction *)op;
     if (self->state == TX_OPEN || self->state == TX_COMMITTING) {
         close_block(self);
     }
@@ -577,7 +583,7 @@ transaction_clear(PyObject *op)
 static void
 transaction_dealloc(PyObject *op)
 {
-    Transaction *self = (Transaction *) op;
+    Transaction *self = (Transaction *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL) {
@@ -590,24 +596,25 @@ transaction_dealloc(PyObject *op)
         Py_SET_REFCNT(op, 0);
     }
     transaction_clear(op);
-    Py_XDECREF((PyObject *) self->manager);
+    Py_XDECREF((PyObject *)self->manager);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(transaction_doc,
-             "What a 'with manager.transaction():' block is.\n\n"
-             "Inside the block the program sees the state as of its start, plus its own\n"
-             "changes; nobody else sees these. At the end of the outermost block all changes\n"
-             "are stored at once, if the store is still at the version that the transaction\n"
-             "started from; else TransactionError is raised and everything is rolled back. An\n"
-             "exception in the block rolls back as well and goes on. A nested block that fails\n"
-             "takes only its own changes with it. A transaction belongs to the thread and the\n"
-             "asyncio task that began it.");
+PyDoc_STRVAR(
+    transaction_doc,
+    "What a 'with manager.transaction():' block is.\n\n"
+    "Inside the block the program sees the state as of its start, plus its own\n"
+    "changes; nobody else sees these. At the end of the outermost block all changes\n"
+    "are stored at once, if the store is still at the version that the transaction\n"
+    "started from; else TransactionError is raised and everything is rolled back. An\n"
+    "exception in the block rolls back as well and goes on. A nested block that fails\n"
+    "takes only its own changes with it. A transaction belongs to the thread and the\n"
+    "asyncio task that began it.");
 
 static PyMethodDef transaction_methods[] = {
     {"__enter__", transaction_enter, METH_NOARGS, "Begin the transaction."},
-    {"__exit__", (PyCFunction) (void (*)(void)) transaction_exit, METH_FASTCALL,
+    {"__exit__", (PyCFunction)(void (*)(void))transaction_exit, METH_FASTCALL,
      "Commit, or roll back if the block raised."},
     {"commit", transaction_commit_method, METH_NOARGS, commit_doc},
     {"rollback", transaction_rollback_method, METH_NOARGS, rollback_doc},
@@ -630,14 +637,10 @@ static PyMemberDef transaction_members[] = {
 };
 
 static PyType_Slot transaction_slots[] = {
-    {Py_tp_doc, (void *) transaction_doc},
-    {Py_tp_dealloc, transaction_dealloc},
-    {Py_tp_traverse, transaction_traverse},
-    {Py_tp_clear, transaction_clear},
-    {Py_tp_methods, transaction_methods},
-    {Py_tp_getset, transaction_getset},
-    {Py_tp_members, transaction_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)transaction_doc},   {Py_tp_dealloc, transaction_dealloc},
+    {Py_tp_traverse, transaction_traverse}, {Py_tp_clear, transaction_clear},
+    {Py_tp_methods, transaction_methods},   {Py_tp_getset, transaction_getset},
+    {Py_tp_members, transaction_members},   {0, NULL},
 };
 
 static PyType_Spec transaction_spec = {

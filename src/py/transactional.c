@@ -17,7 +17,8 @@
 #include <time.h>
 
 #define OPTIMISTIC_TRIES 2
-#define LOCK_AT_ONCE 12 /* recent conflicts from which on the first try is under the lock */
+#define LOCK_AT_ONCE \
+    12 /* recent conflicts from which on the first try is under the lock */
 #define SHORTEST_PAUSE_NS 20000
 
 typedef struct Transactional {
@@ -27,7 +28,7 @@ typedef struct Transactional {
     PyObject *function;
     PyObject *manager;
     vectorcallfunc vectorcall;
-    long long retries; /* -1: any number */
+    long long retries;  /* -1: any number */
     int64_t timeout_ns; /* -1: none */
 } Transactional;
 
@@ -50,7 +51,7 @@ run(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
         tx->deadline = deadline;
     }
     if (tx == NULL || transaction_begin(tx) < 0) {
-        Py_XDECREF((PyObject *) tx);
+        Py_XDECREF((PyObject *)tx);
         return FAILED;
     }
     enum outcome outcome = FAILED;
@@ -103,7 +104,8 @@ give_up(PyObject *type, const char *why, long long tries)
     if (tb1 != NULL) {
         PyException_SetTraceback(cause, tb1);
     }
-    PyErr_Format(type, "%s after %lld tries, each of which met another's commit", why, tries);
+    PyErr_Format(type, "%s after %lld tries, each of which met another's commit", why,
+                 tries);
     PyObject *t2, *error, *tb2;
     PyErr_Fetch(&t2, &error, &tb2);
     PyErr_NormalizeException(&t2, &error, &tb2);
@@ -118,7 +120,7 @@ random_below(uint64_t limit)
 {
     static _Thread_local uint64_t state;
     if (state == 0) {
-        state = (uint64_t) tosc_monotonic_ns() ^ (uint64_t) (uintptr_t) &state ^ 0x9E3779B9u;
+        state = (uint64_t)tosc_monotonic_ns() ^ (uint64_t)(uintptr_t)&state ^ 0x9E3779B9u;
     }
     state ^= state << 13;
     state ^= state >> 7;
@@ -129,8 +131,8 @@ random_below(uint64_t limit)
 static int
 back_off(long long tries, int64_t deadline)
 {
-    int64_t longest = (int64_t) SHORTEST_PAUSE_NS << (tries < 8 ? tries : 8);
-    int64_t pause = (int64_t) random_below((uint64_t) longest) + 1;
+    int64_t longest = (int64_t)SHORTEST_PAUSE_NS << (tries < 8 ? tries : 8);
+    int64_t pause = (int64_t)random_below((uint64_t)longest) + 1;
     if (deadline != INT64_MAX && pause > deadline - tosc_monotonic_ns()) {
         pause = deadline - tosc_monotonic_ns();
     }
@@ -146,14 +148,13 @@ back_off(long long tries, int64_t deadline)
 static PyObject *
 run_until_done(Transactional *self, const Call *call)
 {
-    Manager *m = (Manager *) self->manager;
+    Manager *m = (Manager *)self->manager;
     int64_t deadline =
         self->timeout_ns < 0 ? INT64_MAX : tosc_monotonic_ns() + self->timeout_ns;
     for (long long tries = 1;; tries++) {
         PyObject *result = NULL;
         bool locked = tries > OPTIMISTIC_TRIES || m->recent_conflicts >= LOCK_AT_ONCE;
-        enum outcome outcome =
-            locked ? run_locked(m, call, deadline, &result)
+        enum outcome outcome = locked ? run_locked(m, call, deadline, &result)
                                       : run(m, call, deadline, &result);
         if (outcome != CONFLICT) {
             return result;
@@ -176,8 +177,8 @@ run_until_done(Transactional *self, const Call *call)
 static PyObject *
 transactional_call(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    Transactional *self = (Transactional *) op;
-    Manager *m = (Manager *) self->manager;
+    Transactional *self = (Transactional *)op;
+    Manager *m = (Manager *)self->manager;
     Call call = {self->function, args, nargsf, names};
     if (sync_enter(m) < 0) {
         return NULL;
@@ -205,7 +206,7 @@ transactional_get(PyObject *op, PyObject *object, PyObject *Py_UNUSED(type))
 static int
 transactional_traverse(PyObject *op, visitproc visit, void *arg)
 {
-    Transactional *self = (Transactional *) op;
+    Transactional *self = (Transactional *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->dict);
     Py_VISIT(self->function);
@@ -216,7 +217,7 @@ transactional_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 transactional_clear(PyObject *op)
 {
-    Transactional *self = (Transactional *) op;
+    Transactional *self = (Transactional *)op;
     Py_CLEAR(self->dict);
     Py_CLEAR(self->function);
     Py_CLEAR(self->manager);
@@ -228,7 +229,7 @@ transactional_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (((Transactional *) op)->weakrefs != NULL) {
+    if (((Transactional *)op)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
     transactional_clear(op);
@@ -239,13 +240,14 @@ transactional_dealloc(PyObject *op)
 static PyObject *
 transactional_repr(PyObject *op)
 {
-    return PyUnicode_FromFormat("<transactional %R>", ((Transactional *) op)->function);
+    return PyUnicode_FromFormat("<transactional %R>", ((Transactional *)op)->function);
 }
 
 static PyMemberDef transactional_members[] = {
     {"__dictoffset__", T_PYSSIZET, offsetof(Transactional, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Transactional, weakrefs), READONLY, NULL},
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Transactional, vectorcall), READONLY, NULL},
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Transactional, vectorcall), READONLY,
+     NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -284,7 +286,8 @@ parse_retries(PyObject *value, long long *ret)
         return 0;
     }
     if (!PyLong_Check(value) || PyBool_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "retries must be a positive int or None, not %.100s",
+        PyErr_Format(PyExc_TypeError,
+                     "retries must be a positive int or None, not %.100s",
                      Py_TYPE(value)->tp_name);
         return -1;
     }
@@ -309,9 +312,10 @@ parse_timeout(PyObject *value, int64_t *ret)
         return 0;
     }
     if ((!PyLong_Check(value) && !PyFloat_Check(value)) || PyBool_Check(value)) {
-        PyErr_Format(PyExc_TypeError,
-                     "timeout must be a number of seconds (int or float) or None, not %.100s",
-                     Py_TYPE(value)->tp_name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "timeout must be a number of seconds (int or float) or None, not %.100s",
+            Py_TYPE(value)->tp_name);
         return -1;
     }
     double seconds = PyFloat_AsDouble(value);
@@ -322,7 +326,7 @@ parse_timeout(PyObject *value, int64_t *ret)
         PyErr_Format(PyExc_ValueError, "timeout must be positive, not %R", value);
         return -1;
     }
-    *ret = seconds > 1e9 ? -1 : (int64_t) (seconds * 1e9);
+    *ret = seconds > 1e9 ? -1 : (int64_t)(seconds * 1e9);
     return 0;
 }
 
@@ -330,7 +334,7 @@ static PyObject *
 make(PyObject *function, PyObject *manager, long long retries, int64_t timeout_ns)
 {
     PyTypeObject *type = tosc_state->Transactional_Type;
-    Transactional *self = (Transactional *) type->tp_alloc(type, 0);
+    Transactional *self = (Transactional *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
@@ -340,13 +344,13 @@ make(PyObject *function, PyObject *manager, long long retries, int64_t timeout_n
     self->retries = retries;
     self->timeout_ns = timeout_ns;
     PyObject *done = PyObject_CallFunctionObjArgs(tosc_state->functools_update_wrapper,
-                                                  (PyObject *) self, function, NULL);
+                                                  (PyObject *)self, function, NULL);
     if (done == NULL) {
         Py_DECREF(self);
         return NULL;
     }
     Py_DECREF(done);
-    return (PyObject *) self;
+    return (PyObject *)self;
 }
 
 /* decorator(function), bound to a tuple (manager, retries, timeout in ns). */
@@ -360,17 +364,19 @@ decorate(PyObject *settings, PyObject *function)
         return NULL;
     }
     if (!PyCallable_Check(function)) {
-        PyErr_Format(PyExc_TypeError, "transactional() decorates functions, not %.100s objects",
+        PyErr_Format(PyExc_TypeError,
+                     "transactional() decorates functions, not %.100s objects",
                      Py_TYPE(function)->tp_name);
         return NULL;
     }
     PyObject *inspect = PyImport_ImportModule("inspect");
     PyObject *answer =
-        inspect == NULL ? NULL
-                        : PyObject_CallMethod(inspect, "iscoroutinefunction", "O", function);
-    PyObject *other =
-        answer == NULL ? NULL
-                       : PyObject_CallMethod(inspect, "isgeneratorfunction", "O", function);
+        inspect == NULL
+            ? NULL
+            : PyObject_CallMethod(inspect, "iscoroutinefunction", "O", function);
+    PyObject *other = answer == NULL ? NULL
+                                     : PyObject_CallMethod(inspect, "isgeneratorfunction",
+                                                           "O", function);
     Py_XDECREF(inspect);
     bool unsuited = answer == Py_True || other == Py_True;
     Py_XDECREF(answer);
@@ -379,9 +385,10 @@ decorate(PyObject *settings, PyObject *function)
         return NULL;
     }
     if (unsuited) {
-        PyErr_SetString(PyExc_TypeError,
-                        "transactional() cannot decorate a coroutine or generator function: "
-                        "its body runs after the call; use 'with manager.transaction():' in it");
+        PyErr_SetString(
+            PyExc_TypeError,
+            "transactional() cannot decorate a coroutine or generator function: "
+            "its body runs after the call; use 'with manager.transaction():' in it");
         return NULL;
     }
     return make(function, manager, retries, timeout_ns);
@@ -389,16 +396,17 @@ decorate(PyObject *settings, PyObject *function)
 
 static PyMethodDef decorate_def = {"decorator", decorate, METH_O, NULL};
 
-PyDoc_STRVAR(transactional_doc,
-             "transactional(manager, retries=None, timeout=None)\n--\n\n"
-             "Decorator: run the function in a transaction of `manager` until it succeeds.\n\n"
-             "A conflict with somebody else's commit rolls back and runs the function again,\n"
-             "so it should have no other effects than on stored objects. retries: a positive\n"
-             "int, how many times it is run again before TransactionRetryError is raised.\n"
-             "timeout: seconds (int or float) from the call, after which\n"
-             "TransactionTimeoutError is raised instead of trying again or of waiting further.\n"
-             "All other exceptions end the call with nothing changed. Called inside a\n"
-             "transaction of the same Manager it runs as a nested block, once.");
+PyDoc_STRVAR(
+    transactional_doc,
+    "transactional(manager, retries=None, timeout=None)\n--\n\n"
+    "Decorator: run the function in a transaction of `manager` until it succeeds.\n\n"
+    "A conflict with somebody else's commit rolls back and runs the function again,\n"
+    "so it should have no other effects than on stored objects. retries: a positive\n"
+    "int, how many times it is run again before TransactionRetryError is raised.\n"
+    "timeout: seconds (int or float) from the call, after which\n"
+    "TransactionTimeoutError is raised instead of trying again or of waiting further.\n"
+    "All other exceptions end the call with nothing changed. Called inside a\n"
+    "transaction of the same Manager it runs as a nested block, once.");
 
 static PyObject *
 transactional(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
@@ -418,10 +426,11 @@ transactional(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
     }
     long long retries;
     int64_t timeout_ns;
-    if (parse_retries(retries_arg, &retries) < 0 || parse_timeout(timeout_arg, &timeout_ns) < 0) {
+    if (parse_retries(retries_arg, &retries) < 0
+        || parse_timeout(timeout_arg, &timeout_ns) < 0) {
         return NULL;
     }
-    PyObject *settings = Py_BuildValue("(OLL)", manager, retries, (long long) timeout_ns);
+    PyObject *settings = Py_BuildValue("(OLL)", manager, retries, (long long)timeout_ns);
     if (settings == NULL) {
         return NULL;
     }
@@ -431,17 +440,19 @@ transactional(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 }
 
 static PyMethodDef transactional_def = {"transactional",
-                                        (PyCFunction) (void (*)(void)) transactional,
+                                        (PyCFunction)(void (*)(void))transactional,
                                         METH_VARARGS | METH_KEYWORDS, transactional_doc};
 
 int
 transactional_init(PyObject *module, ToscState *state)
 {
-    if (tosc_add_type(module, &state->Transactional_Type, &transactional_spec, NULL, NULL) < 0) {
+    if (tosc_add_type(module, &state->Transactional_Type, &transactional_spec, NULL, NULL)
+        < 0) {
         return -1;
     }
     PyObject *name = PyUnicode_FromString("tosc");
-    PyObject *function = name == NULL ? NULL : PyCFunction_NewEx(&transactional_def, NULL, name);
+    PyObject *function =
+        name == NULL ? NULL : PyCFunction_NewEx(&transactional_def, NULL, name);
     Py_XDECREF(name);
     if (function == NULL) {
         return -1;

@@ -24,9 +24,9 @@
 #include <signal.h>
 #include <string.h>
 
-#define BUSY_NS 300000     /* changes that come closer together than this … */
-#define BUSY_COUNT 8       /* … and that many in a row are taken together, … */
-#define BUSY_PAUSE_MS 1    /* … this far apart */
+#define BUSY_NS 300000  /* changes that come closer together than this … */
+#define BUSY_COUNT 8    /* … and that many in a row are taken together, … */
+#define BUSY_PAUSE_MS 1 /* … this far apart */
 #define LONGEST_PAUSE_MS 2000
 
 struct Watcher {
@@ -73,7 +73,7 @@ report(struct Watcher *w)
     if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
                          "tosc: watching the store failed, trying again: %S", value)
         < 0) {
-        PyErr_WriteUnraisable(w->manager != NULL ? (PyObject *) w->manager : NULL);
+        PyErr_WriteUnraisable(w->manager != NULL ? (PyObject *)w->manager : NULL);
     }
     Py_XDECREF(type);
     Py_XDECREF(value);
@@ -218,7 +218,8 @@ watcher_start(Manager *m)
     w->stop = tosc_event_new();
     if (w->stop == NULL) {
         PyMem_RawFree(w);
-        PyErr_SetString(PyExc_OSError, "no more file descriptors for a Manager's watcher");
+        PyErr_SetString(PyExc_OSError,
+                        "no more file descriptors for a Manager's watcher");
         return -1;
     }
     w->backend = tosc_backend_ref(m->backend);
@@ -280,7 +281,8 @@ watcher_stop(Manager *m)
     bool inside = pthread_equal(w->thread, pthread_self());
     bool compacting = w->has_compactor && !pthread_equal(w->compactor, pthread_self());
     if (inside) {
-        pthread_detach(w->thread); /* the last reference to the Manager went in the watcher */
+        pthread_detach(
+            w->thread); /* the last reference to the Manager went in the watcher */
     }
     Py_BEGIN_ALLOW_THREADS
     if (!inside) {
@@ -302,10 +304,8 @@ static void
 write_base(Manager *m, Transaction *tx)
 {
     tosc_position of = tx->at;
-    Commit commit = {.manager = m,
-                     .own = tx,
-                     .next_oid = m->next_oid,
-                     .carry = Py_XNewRef(m->chain)};
+    Commit commit = {
+        .manager = m, .own = tx, .next_oid = m->next_oid, .carry = Py_XNewRef(m->chain)};
     Buffer record = {0};
     tosc_data data = {0};
     int result = codec_encode(&commit, true, &record);
@@ -334,7 +334,7 @@ static void
 compact(struct Watcher *w)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    Manager *m = (Manager *) Py_XNewRef((PyObject *) w->manager);
+    Manager *m = (Manager *)Py_XNewRef((PyObject *)w->manager);
     if (m != NULL && !m->closed && m->loaded) {
         if (sync_sweep(m) < 0) {
             PyErr_Clear(); /* it is tried again with the next compaction */
@@ -343,10 +343,10 @@ compact(struct Watcher *w)
         if (tx != NULL && transaction_begin(tx) == 0) {
             write_base(m, tx);
         }
-        Py_XDECREF((PyObject *) tx);
+        Py_XDECREF((PyObject *)tx);
         PyErr_Clear();
     }
-    Py_XDECREF((PyObject *) m);
+    Py_XDECREF((PyObject *)m);
     w->compacting = false; /* last: whoever sees it may wait for us with the GIL held */
     watcher_unref(w);
     PyGILState_Release(gil);
@@ -367,7 +367,8 @@ watcher_compact(Manager *m)
         return;
     }
     if (w->has_compactor) {
-        pthread_join(w->compactor, NULL); /* it has ended, but for its last few instructions */
+        pthread_join(w->compactor,
+                     NULL); /* it has ended, but for its last few instructions */
         w->has_compactor = false;
     }
     w->compacting = true;

@@ -63,11 +63,12 @@ typedef struct tosc_commit_id {
 /* Something that ends a wait: see tosc_event_set(). */
 typedef struct tosc_event tosc_event;
 
-tosc_event *tosc_event_new(void);           /* NULL: no memory or no descriptors */
+tosc_event *tosc_event_new(void); /* NULL: no memory or no descriptors */
 tosc_event *tosc_event_free(tosc_event *event);
-void tosc_event_set(tosc_event *event);     /* stays set; async-signal-safe; any thread */
+void tosc_event_set(tosc_event *event); /* stays set; async-signal-safe; any thread */
 bool tosc_event_is_set(const tosc_event *event);
-int tosc_event_fd(const tosc_event *event); /* readable once set; stays owned by the event */
+int
+tosc_event_fd(const tosc_event *event); /* readable once set; stays owned by the event */
 
 /*
  * `holder`, where it appears, is an arbitrary address that identifies the caller who has
