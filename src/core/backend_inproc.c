@@ -7,8 +7,8 @@
  * base_version + i + 1, so that what came after a version is found by subtraction.
  *
  * The exclusive lock is the field `holder`; those who wait for it sleep on the futex
- * `unlocks`. Those who wait for a change sleep in poll() on an eventfd of their own, kept
- * for the next wait. Since every commit comes from this process, and mostly from the very
+ * `unlocks`. Those who wait for a change sleep in poll() on an eventfd of their own, a few
+ * of which are kept for the next wait. Since every commit comes from this process, and mostly from the very
  * Manager whose watcher waits, a waiter that has reported a change takes no wake-up for
  * QUIET_NS: a loop of commits then costs its watcher a few hundred wake-ups a second, not
  * one for each.
@@ -34,6 +34,7 @@
 #include "core/sys.h"
 
 #define QUIET_NS (2 * TOSC__MS)
+#define IDLE_MAX 2
 
 struct waiter {
     int fd; /* eventfd */
@@ -57,7 +58,8 @@ struct inproc {
     int lock_waiters;
     int unlocks; /* futex; atomic */
     struct waiter *waiting;
-    struct waiter *idle;
+    struct waiter *idle; /* at most IDLE_MAX */
+    int idle_count;
     int64_t quiet_until;
 };
 
@@ -539,6 +541,7 @@ waiter_take(struct inproc *in, int *ret_status)
     waiter = in->idle;
     if (waiter != NULL) {
         in->idle = waiter->next;
+        in->idle_count--;
     }
     pthread_mutex_unlock(&in->mutex);
     if (waiter == NULL) {
@@ -566,6 +569,7 @@ waiter_give(struct inproc *in, struct waiter *waiter)
 {
     struct waiter **link = &in->waiting;
     eventfd_t ignored;
+    bool keep;
 
     pthread_mutex_lock(&in->mutex);
     while (*link != waiter) {
@@ -575,9 +579,17 @@ waiter_give(struct inproc *in, struct waiter *waiter)
     pthread_mutex_unlock(&in->mutex);
     eventfd_read(waiter->fd, &ignored);
     pthread_mutex_lock(&in->mutex);
-    waiter->next = in->idle;
-    in->idle = waiter;
+    keep = in->idle_count < IDLE_MAX;
+    if (keep) {
+        waiter->next = in->idle;
+        in->idle = waiter;
+        in->idle_count++;
+    }
     pthread_mutex_unlock(&in->mutex);
+    if (!keep) {
+        close(waiter->fd);
+        free(waiter);
+    }
 }
 
 /* Says whether to report a change now; else until when to sleep. */
@@ -668,6 +680,7 @@ renew(struct tosc__fork_node *node)
     }
     in->waiting = NULL;
     in->idle = NULL;
+    in->idle_count = 0;
     in->holder = NULL;
     in->lock_waiters = 0;
     pthread_mutex_unlock(&in->mutex); /* which the thread that forked took: we are it */

@@ -1,7 +1,7 @@
 /*
- * The file backend's object, and what its files share: backend_file.c (changing, life),
- * file_read.c (reading), file_sync.c (lock file, locking, recovery), file_wait.c
- * (changes). Private to core.
+ * The file backend's object, and what its files share: backend_file.c (life), file_read.c
+ * (reading), file_write.c (changing), file_sync.c (lock file, locking, recovery),
+ * file_wait.c (changes). Private to core.
  */
 #ifndef TOSC_CORE_FILE_BACKEND_H
 #define TOSC_CORE_FILE_BACKEND_H
@@ -72,10 +72,11 @@ struct tosc__file_backend {
     int64_t poll_pause;
 
     /* The gate guards these. */
-    int lock_fd; /* -1: not opened. Also changed under `mutex` */
-    bool lock_writable;
+    int lock_fd;              /* -1: not opened. Also changed under `mutex` */
+    bool lock_writable;       /* atomic */
     struct tosc__state state; /* what the store is at, while we have the lock */
     int64_t paths_checked;    /* coarse clock */
+    int64_t locked_at;        /* coarse clock: by `lock`, 0: something was done since */
 };
 
 /* ---- file_sync.c ---- */
@@ -115,6 +116,18 @@ void tosc__fb_wake(struct tosc__file_backend *be);
 int tosc__fb_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
                   const tosc_event *stop, bool *ret_changed);
 int tosc__fb_changed(void *impl, const tosc_position *known);
+
+/* ---- file_write.c ---- */
+
+int tosc__fb_write(void *impl, const void *holder, const void *data, size_t size,
+                   tosc_position *ret);
+int tosc__fb_try_write(void *impl, const void *holder, const void *data, size_t size,
+                       const int64_t *expected, const uint8_t *expected_id,
+                       tosc_position *ret);
+int tosc__fb_append(void *impl, const void *holder, const void *data, size_t size,
+                    const tosc_commit_id *id, const tosc_position *known, tosc_data *ret);
+int tosc__fb_compact(void *impl, const void *holder, const void *data, size_t size,
+                     const tosc_position *of, tosc_data *ret);
 
 /* ---- file_read.c ---- */
 

@@ -5,7 +5,8 @@
  * committed data end, and what they find before that must be valid. Without a block that
  * is about the file at hand they read up to the first thing that is not valid, which may
  * be a write under way: see settle(). A reader that began without and finds a block in
- * the end reads again, so nobody is shown an append that is not committed yet.
+ * the end reads again, so nobody is shown an append that is not committed yet. A reader
+ * who finds the block dirty and the lock free finishes what a dead writer left.
  *
  * Readers never touch be->file, which a writer may be working with; they have
  * be->read_file.
@@ -21,6 +22,7 @@
 #include "core/fileio.h"
 
 #define READ_TRIES 10
+#define SETTLE_NS TOSC__SECOND
 
 /* ---- positions ---- */
 
@@ -186,49 +188,87 @@ can_continue(const struct view *view, const tosc_position *known, struct tosc__p
     return true;
 }
 
+/* How often a read was tried, and until when it may try to settle() something. */
+struct effort {
+    int tries;
+    int64_t deadline; /* 0: nothing was unsettled yet */
+};
+
 /*
- * Something invalid is at `place`, and no block says that it should be valid. With the
- * lock held no write is under way: then it is a torn tail, or damage. While somebody
- * holds the lock it is taken for the write that he is at, which means "not there yet".
- * *ret_again: read again.
+ * The header of a later record was seen, which is only written when the one at `place` is
+ * complete. If that is still not valid now, no write under way explains it.
+ */
+static int
+is_invalid_for_good(struct tosc__file_backend *be, const struct tosc__file *file,
+                    struct tosc__place place, bool *ret)
+{
+    const struct tosc__load load = {.limit = TOSC__NO_LIMIT, .after = INT64_MAX};
+    const uint64_t offset = place.offset;
+    enum tosc__stop stop = TOSC__STOP_END;
+    int status = tosc__file_load(file, be->path, &load, &place, &stop, NULL, NULL);
+
+    *ret = place.offset == offset && stop == TOSC__STOP_INVALID;
+    return status;
+}
+
+/*
+ * Something invalid is at `place`, and no block says that it should be valid. It may be a
+ * write under way: "not there yet". With the lock held there is none: then it is a torn
+ * tail, or damage. Others who are judging the same file may have the lock, so a while is
+ * given to get it; who has it for longer is taken for the writer. *ret_again: read again.
  */
 static int
 settle(struct tosc__file_backend *be, const struct tosc__file *file,
-       const struct tosc__place *place, int attempt, bool *ret_again)
+       const struct tosc__place *place, struct effort *effort, bool *ret_again)
 {
+    struct timespec pause = {0, 200000L << (effort->tries < 5 ? effort->tries : 5)};
     enum tosc__verdict verdict;
-    int status;
+    bool followed;
+    int status = tosc__file_judge(file, be->path, place, &verdict, &followed);
 
     *ret_again = false;
-    status = tosc__file_judge(file, be->path, place, &verdict);
     if (status != 0 || verdict != TOSC__DAMAGED) {
         return status;
     }
-    if (attempt < 3) {
-        const struct timespec pause = {0, 200000L << attempt};
-
-        nanosleep(&pause, NULL);
-        *ret_again = true;
-        return 0;
+    if (followed && be->local) { /* elsewhere pages may come in any order */
+        status = is_invalid_for_good(be, file, *place, ret_again);
+        if (status != 0 || *ret_again) {
+            *ret_again = false;
+            return status != 0 ? status : tosc__file_damaged(be->path, place);
+        }
     }
-    status = tosc__fb_enter(be, NULL, 0);
-    if (status == 0) {
-        /* Entering has looked at everything, and found nothing wrong. */
-        tosc__fb_leave(be, NULL);
-        *ret_again = attempt < READ_TRIES;
-        return 0;
+    if (effort->deadline == 0) {
+        effort->deadline = tosc__now() + SETTLE_NS;
     }
-    if (status == TOSC_ETIMEDOUT || status == TOSC_EINTR) {
-        return 0;
+    if (effort->tries >= 3) {
+        status = tosc__fb_enter(be, NULL, effort->deadline);
+        if (status == 0) {
+            /* Entering has looked at everything, and found nothing wrong. */
+            tosc__fb_leave(be, NULL);
+            *ret_again = effort->tries < READ_TRIES;
+            return 0;
+        }
+        if (status == TOSC_ETIMEDOUT) {
+            return 0;
+        }
+        if (status == TOSC_ECORRUPT || status == TOSC_EINTR) {
+            return status;
+        }
+        /* Not allowed to lock: then what stays as it is for that long is damage. */
+        if (tosc__now() >= effort->deadline) {
+            return tosc__file_damaged(be->path, place);
+        }
     }
-    return status == TOSC_ECORRUPT ? status : tosc__file_damaged(be->path, place);
+    nanosleep(&pause, NULL);
+    *ret_again = true;
+    return 0;
 }
 
 /* Reads what `view` has for somebody at `known`. */
 static int
 read_view(struct tosc__file_backend *be, const struct view *view,
-          const tosc_position *known, bool want_bytes, int attempt, tosc_data *ret,
-          bool *ret_again)
+          const tosc_position *known, bool want_bytes, struct effort *effort,
+          tosc_data *ret, bool *ret_again)
 {
     const struct tosc__file *file = view->file;
     struct tosc__place place = tosc__file_start(file);
@@ -251,15 +291,15 @@ read_view(struct tosc__file_backend *be, const struct view *view,
     } else if (view->bounded
                && (place.offset != view->tail || place.version != view->version)) {
         *ret_again = true; /* the file was replaced by hand, or is damaged */
-        status = attempt < READ_TRIES ? 0 : tosc__file_damaged(be->path, &place);
+        status = effort->tries < READ_TRIES ? 0 : tosc__file_damaged(be->path, &place);
     } else if (place.offset < file->base_end) {
         status = tosc__file_damaged(be->path, &place);
     } else if (!view->bounded && stop == TOSC__STOP_INVALID) {
-        status = settle(be, file, &place, attempt, ret_again);
+        status = settle(be, file, &place, effort, ret_again);
     } else if (!whole && known->version > place.version) {
         /* The file holds less than `known`: another history, from the start then. */
         tosc_blob_unref(bytes);
-        return read_view(be, view, NULL, want_bytes, attempt, ret, ret_again);
+        return read_view(be, view, NULL, want_bytes, effort, ret, ret_again);
     }
     if (status != 0 || *ret_again) {
         tosc_blob_unref(bytes);
@@ -330,19 +370,47 @@ find_block(struct tosc__file_backend *be)
     return tosc__fb_control(be) != NULL;
 }
 
+/*
+ * A dirty block is that of a writer at work, who has the lock, or of one that died. If
+ * the lock is free, it is settled now whether what he wrote happened, and not when the
+ * next writer comes: who knows that a process is dead may rely on what he reads. Only
+ * looked at by the first tries, the second of which may be the first to have the block.
+ */
+static int
+finish_for_the_dead(struct tosc__file_backend *be, int tries)
+{
+    const struct tosc__control *control = tosc__fb_control(be);
+    int status;
+
+    if (tries > 1 || control == NULL || !tosc__control_is_dirty(control)) {
+        return 0;
+    }
+    status = tosc__fb_enter(be, NULL, 0);
+    if (status == 0) {
+        tosc__fb_leave(be, NULL);
+    }
+    /* A reader may lack the permission, and need not wait. */
+    return status == TOSC_ECORRUPT ? status : 0;
+}
+
 static int
 read_from(struct tosc__file_backend *be, const tosc_position *known, bool want_bytes,
           tosc_data *ret)
 {
-    for (int attempt = 0;; attempt++) {
+    struct effort effort = {.tries = 0};
+
+    for (;; effort.tries++) {
         struct view view;
         bool again = false;
-        int status = take_view(be, known == NULL || attempt > 0, &view);
+        int status = finish_for_the_dead(be, effort.tries);
 
+        if (status == 0) {
+            status = take_view(be, known == NULL || effort.tries > 0, &view);
+        }
         if (status != 0) {
             return status;
         }
-        if (attempt == 0
+        if (effort.tries == 0
             && ((view.file != NULL && find_block(be)) || mend_block(be, &view))) {
             tosc__file_unref(view.file);
             continue;
@@ -351,7 +419,7 @@ read_from(struct tosc__file_backend *be, const tosc_position *known, bool want_b
             *ret = (tosc_data){.whole = true};
             return 0;
         }
-        status = read_view(be, &view, known, want_bytes, attempt, ret, &again);
+        status = read_view(be, &view, known, want_bytes, &effort, ret, &again);
         tosc__file_unref(view.file);
         if (status != 0 || !again) {
             return status;

@@ -26,6 +26,7 @@
 
 #define LOCK_BYTE 0
 #define PATHS_EVERY (50 * TOSC__MS)
+#define FRESH_NS (5 * TOSC__MS)
 
 /* ---- the lock file ---- */
 
@@ -224,7 +225,7 @@ attach_locked(struct tosc__file_backend *be, bool create)
     }
     be->lock_device = about.st_dev;
     be->lock_inode = about.st_ino;
-    be->lock_writable = writable;
+    __atomic_store_n(&be->lock_writable, writable, __ATOMIC_RELAXED);
     __atomic_store_n(&be->lock_fd, fd, __ATOMIC_RELEASE);
     return 0;
 }
@@ -357,7 +358,7 @@ find_tail(struct tosc__file_backend *be, struct tosc__file *file,
     }
     status = tosc__file_load(file, be->path, &load, &place, &stop, NULL, NULL);
     if (status == 0 && stop == TOSC__STOP_INVALID) {
-        status = tosc__file_judge(file, be->path, &place, &verdict);
+        status = tosc__file_judge(file, be->path, &place, &verdict, NULL);
     }
     if (status != 0) {
         return status;
@@ -546,13 +547,27 @@ take_file_lock(struct tosc__file_backend *be, int64_t deadline_ns)
     }
 }
 
+/*
+ * The first operation after `lock` need not look again. If the file was removed since, it
+ * was while lock and operation, one transaction, were under way; so that is as if it had
+ * been removed after them. Not when that takes long, as then it does matter to somebody.
+ */
+static bool
+is_fresh(struct tosc__file_backend *be)
+{
+    bool fresh = be->locked_at != 0 && tosc__now_coarse() - be->locked_at < FRESH_NS;
+
+    be->locked_at = 0;
+    return fresh;
+}
+
 int
 tosc__fb_enter(struct tosc__file_backend *be, const void *holder, int64_t deadline_ns)
 {
     int status;
 
     if (tosc__gate_holds(&be->gate, holder)) {
-        return sync_state(be);
+        return is_fresh(be) ? 0 : sync_state(be);
     }
     status = tosc__gate_enter(&be->gate, deadline_ns);
     if (status != 0) {

@@ -39,6 +39,7 @@
 #define CHECK_NS (500 * TOSC__MS)
 #define POLL_MIN_NS TOSC__MS
 #define SEEK_NS TOSC__MS
+#define IDLE_MAX 2
 
 static bool
 is_at(const struct tosc__control *control, const tosc_position *known)
@@ -169,9 +170,11 @@ take_waiter(struct tosc__file_backend *be)
     struct tosc__waiter *waiter;
 
     pthread_mutex_lock(&be->mutex);
-    waiter = be->waiters;
-    while (waiter != NULL && waiter->busy) {
-        waiter = waiter->next;
+    waiter = NULL;
+    for (struct tosc__waiter *each = be->waiters; each != NULL; each = each->next) {
+        if (!each->busy && (waiter == NULL || each->fd >= 0)) {
+            waiter = each;
+        }
     }
     if (waiter == NULL) {
         waiter = tosc__sys.malloc(sizeof(*waiter));
@@ -198,12 +201,26 @@ take_waiter(struct tosc__file_backend *be)
     return waiter;
 }
 
+/* Keeps a few for the next wait; of the others, which may be many, the descriptors go. */
 static void
 give_waiter(struct tosc__file_backend *be, struct tosc__waiter *waiter)
 {
+    int idle = 0;
+    int fd = -1;
+
     pthread_mutex_lock(&be->mutex);
     waiter->busy = false;
+    for (const struct tosc__waiter *each = be->waiters; each != NULL; each = each->next) {
+        idle += !each->busy && each->fd >= 0;
+    }
+    if (idle > IDLE_MAX) {
+        fd = waiter->fd;
+        waiter->fd = -1;
+    }
     pthread_mutex_unlock(&be->mutex);
+    if (fd >= 0) {
+        close(fd);
+    }
 }
 
 /* Whether the paths do not name what the block and we mean. */
@@ -443,7 +460,8 @@ tosc__fb_wait(void *impl, const tosc_position *known, int64_t timeout_ms,
     struct tosc__waiter *waiter = NULL;
     int status;
 
-    if (be->local && tosc__fb_attach(be, true) == 0 && be->lock_writable) {
+    if (be->local && tosc__fb_attach(be, true) == 0
+        && __atomic_load_n(&be->lock_writable, __ATOMIC_RELAXED)) {
         if (tosc__fb_control(be) == NULL && tosc__fb_enter(be, NULL, 0) == 0) {
             tosc__fb_leave(be, NULL); /* the first of this boot */
         }

@@ -68,12 +68,19 @@ int tosc__file_load(const struct tosc__file *file, const char *path,
 
 enum tosc__verdict { TOSC__CLEAN, TOSC__TORN, TOSC__DAMAGED };
 
-/* Judges what begins at `place`, where loading stopped, up to the file's end. */
+/*
+ * Judges what begins at `place`, where loading stopped, up to the file's end.
+ * *ret_followed (may be NULL): the header of a later record was seen, so that whatever is
+ * at `place` was complete when it was written.
+ */
 int tosc__file_judge(const struct tosc__file *file, const char *path,
-                     const struct tosc__place *place, enum tosc__verdict *ret);
+                     const struct tosc__place *place, enum tosc__verdict *ret,
+                     bool *ret_followed);
 
 /* TOSC_ECORRUPT with the sentence for damage at `place`. */
 int tosc__file_damaged(const char *path, const struct tosc__place *place);
+/* TOSC_ENOMEM with its sentence. */
+int tosc__file_no_memory(const char *path);
 
 /*
  * Writes an append record at `place`, and `ahead` zero bytes after it. Does not flush and

@@ -62,20 +62,38 @@ drop_overlay(Change *change)
     Py_XDECREF(tail);
 }
 
-/* A private state: the base with all operations done again. */
+/* The list may be changed, or cleared, by what the operation runs. */
+static int
+redo(const Change *change, Py_ssize_t index, PyObject *state)
+{
+    Op op = change->ops.items[index];
+    Py_XINCREF(op.a);
+    Py_XINCREF(op.b);
+    int result = op_apply(change->object->kind, state, &op, NULL);
+    Py_XDECREF(op.a);
+    Py_XDECREF(op.b);
+    return result;
+}
+
+/*
+ * A private state: the base with all operations done again. A key's __eq__ that is run by
+ * them may look at the object as well, and so come here before us.
+ */
 static int
 materialise(Change *change)
 {
-    int kind = change->object->kind;
-    PyObject *full = state_copy(kind, change->base);
+    PyObject *full = state_copy(change->object->kind, change->base);
     if (full == NULL) {
         return -1;
     }
-    for (Py_ssize_t i = 0; i < change->ops.count; i++) {
-        if (op_apply(kind, full, &change->ops.items[i], NULL) < 0) {
-            Py_DECREF(full);
-            return -1;
-        }
+    int result = 0;
+    for (Py_ssize_t i = 0;
+         i < change->ops.count && change->full == NULL && result == 0; i++) {
+        result = redo(change, i, full);
+    }
+    if (result < 0 || change->full != NULL) {
+        Py_DECREF(full);
+        return result;
     }
     change->full = full;
     drop_overlay(change);
@@ -231,9 +249,11 @@ overlay_list(Change *change, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a
     return 1;
 }
 
+/* The key's __eq__ may look at the object and so have the overlay made into a whole. */
 static int
 overlay_key(Change *change, PyObject *key, PyObject *value)
 {
+    PyObject *over = change->over;
     PyObject *before;
     int found = change_get(change, key, &before);
     Py_XDECREF(before);
@@ -247,11 +267,16 @@ overlay_key(Change *change, PyObject *key, PyObject *value)
         }
         return 1;
     }
-    if (PyDict_SetItem(change->over, key, value) < 0) {
-        return -1;
+    if (change->over != over) {
+        return 0;
     }
-    change->length += (value != tosc_gone) - found;
-    return 1;
+    Py_INCREF(over);
+    int result = PyDict_SetItem(over, key, value) < 0 ? -1 : change->over == over;
+    Py_DECREF(over);
+    if (result > 0) {
+        change->length += (value != tosc_gone) - found;
+    }
+    return result;
 }
 
 static int
@@ -382,20 +407,24 @@ change_absorb(Change *change, Change *inner)
     if (inner->whole) {
         return assign(change, inner->full);
     }
-    for (Py_ssize_t i = 0; i < inner->ops.count; i++) {
+    if (inner->ops.count == 0) {
+        return 0;
+    }
+    PyObject *view = change_view(inner);
+    if (view == NULL) {
+        return -1;
+    }
+    Py_ssize_t before = change->ops.count;
+    for (Py_ssize_t i = 0; i < inner->ops.count && !change->whole; i++) {
         Op *op = &inner->ops.items[i];
-        if (!change->whole
-            && oplist_add(&change->ops, op->code, op->lo, op->hi, op->a, op->b) < 0) {
+        if (oplist_add(&change->ops, op->code, op->lo, op->hi, op->a, op->b) < 0) {
+            while (change->ops.count > before) {
+                oplist_drop_last(&change->ops);
+            }
             return -1;
         }
     }
-    if (inner->ops.count > 0) {
-        PyObject *view = change_view(inner);
-        if (view == NULL) {
-            return -1;
-        }
-        drop_overlay(change);
-        Py_XSETREF(change->full, Py_NewRef(view));
-    }
+    drop_overlay(change);
+    Py_XSETREF(change->full, Py_NewRef(view));
     return 0;
 }

@@ -53,6 +53,8 @@ typedef struct RecordList {
 int codec_decode(Manager *m, const unsigned char *data, size_t size, bool reuse,
                  RecordList *ret);
 void codec_records_clear(RecordList *list);
+/* What went wrong with data that were read is damage, unless it says something more exact itself. */
+void codec_explain(void);
 
 /* For opaque.c: any object, with wrappers replaced by their place in the tuple of refs. */
 PyObject *codec_dumps(PyObject *object, PyObject **ret_refs);

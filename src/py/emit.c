@@ -14,44 +14,10 @@
  */
 #include "emit.h"
 
+#include "opcodes.h"
 #include "ops.h"
 
 #include <string.h>
-
-#define OP_PROTO '\x80'
-#define OP_FRAME '\x95'
-#define OP_STOP '.'
-#define OP_MARK '('
-#define OP_NONE 'N'
-#define OP_NEWTRUE '\x88'
-#define OP_NEWFALSE '\x89'
-#define OP_BININT 'J'
-#define OP_BININT1 'K'
-#define OP_BININT2 'M'
-#define OP_LONG1 '\x8a'
-#define OP_BINFLOAT 'G'
-#define OP_SHORT_BINUNICODE '\x8c'
-#define OP_BINUNICODE 'X'
-#define OP_BINUNICODE8 '\x8d'
-#define OP_SHORT_BINBYTES 'C'
-#define OP_BINBYTES 'B'
-#define OP_BINBYTES8 '\x8e'
-#define OP_BYTEARRAY8 '\x96'
-#define OP_EMPTY_TUPLE ')'
-#define OP_TUPLE1 '\x85'
-#define OP_TUPLE2 '\x86'
-#define OP_TUPLE3 '\x87'
-#define OP_TUPLE 't'
-#define OP_EMPTY_LIST ']'
-#define OP_APPENDS 'e'
-#define OP_EMPTY_DICT '}'
-#define OP_SETITEMS 'u'
-#define OP_EMPTY_SET '\x8f'
-#define OP_ADDITEMS '\x90'
-#define OP_BINPERSID 'Q'
-#define OP_MEMOIZE '\x94'
-#define OP_BINGET 'h'
-#define OP_LONG_BINGET 'j'
 
 #define FRAME_AT 3        /* where the frame's length stands */
 #define HEADER_SIZE 11    /* PROTO, FRAME and its length */
@@ -112,20 +78,20 @@ buffer_free(Buffer *b)
 }
 
 static inline int
-put_op(Emitter *e, char op)
+put_op(Emitter *e, int op)
 {
     if (e->out.size == e->out.room && buffer_reserve(&e->out, 1) < 0) {
         return -1;
     }
-    e->out.data[e->out.size++] = op;
+    e->out.data[e->out.size++] = (char) op;
     return 0;
 }
 
 /* An opcode and a little-endian number of `width` bytes. */
 static int
-put_number(Emitter *e, char op, uint64_t value, int width)
+put_number(Emitter *e, int op, uint64_t value, int width)
 {
-    char bytes[9] = {op};
+    char bytes[9] = {(char) op};
     for (int i = 1; i <= width; i++) {
         bytes[i] = (char) (value & 0xff);
         value >>= 8;
@@ -138,7 +104,7 @@ put_number(Emitter *e, char op, uint64_t value, int width)
 int
 emit_start(Emitter *e)
 {
-    static const char header[HEADER_SIZE] = {OP_PROTO, 5, OP_FRAME};
+    static const unsigned char header[HEADER_SIZE] = {OP_PROTO, 5, OP_FRAME};
     if (buffer_put(&e->out, header, HEADER_SIZE) < 0 || put_op(e, OP_EMPTY_LIST) < 0) {
         return -1;
     }
@@ -402,7 +368,7 @@ typedef struct Level {
 static int
 close_tuple(Emitter *e, Py_ssize_t size)
 {
-    static const char ops[] = {0, OP_TUPLE1, OP_TUPLE2, OP_TUPLE3};
+    static const unsigned char ops[] = {0, OP_TUPLE1, OP_TUPLE2, OP_TUPLE3};
     return put_op(e, size <= 3 ? ops[size] : OP_TUPLE);
 }
 
@@ -483,7 +449,7 @@ breathe(Emitter *e)
 
 /* Between MARK and the closing opcode the unpickler keeps all on its stack: not too many. */
 static int
-next_batch(Emitter *e, Py_ssize_t done, char close)
+next_batch(Emitter *e, Py_ssize_t done, int close)
 {
     if (done > 0 && done % BATCH == 0) {
         return put_op(e, close) < 0 ? -1 : put_op(e, OP_MARK);

@@ -17,13 +17,13 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "manager.h"
+#include "codec.h"
 #include "state.h"
 #include "wrap.h"
 
 #define CELL_OID 1
-#define FLAG_REF_KEYS 1 /* some key is or holds a wrapper */
-#define FLAG_LISTED 2   /* named by the graph that is being read */
+#define FLAGS_KEYS (KEYS_REF | KEYS_ODD) /* 1, 2: enum key_traits */
+#define FLAG_LISTED 64                   /* named by the graph that is being read */
 
 /* ---- lists of deltas ---- */
 
@@ -217,15 +217,13 @@ static int
 do_ops(Delta *delta, PyObject *state)
 {
     int kind = delta->object->kind;
-    delta->traffic.ref_keys = delta->object->flags & FLAG_REF_KEYS;
+    delta->traffic.keys = delta->object->flags & FLAGS_KEYS;
     for (Py_ssize_t i = 0; i < delta->n_ops; i++) {
         if (op_apply(kind, state, &delta->ops[i], &delta->traffic) < 0) {
             return -1;
         }
     }
-    if (delta->traffic.ref_keys) {
-        delta->object->flags |= FLAG_REF_KEYS;
-    }
+    delta->object->flags |= (uint8_t) delta->traffic.keys;
     return 0;
 }
 
@@ -241,10 +239,20 @@ prepare_whole(Delta *delta)
     if (state_visit(object->kind, delta->next, collect, &delta->traffic.in) != 0) {
         return -1;
     }
-    if (state_has_ref_keys(object->kind, delta->next)) {
-        object->flags |= FLAG_REF_KEYS;
-    }
+    object->flags |= (uint8_t) state_key_traits(object->kind, delta->next);
     return 0;
+}
+
+/* An object that is not in the table must come with its state; one that has left it is over. */
+static int
+check_stored(const Delta *delta)
+{
+    if (delta->object->oid != 0 && (!delta->fresh || delta->whole != NULL)) {
+        return 0;
+    }
+    PyErr_SetString(tosc_state->DataError,
+                    "damaged data: an object that is not stored is changed");
+    return -1;
 }
 
 static int
@@ -254,7 +262,8 @@ prepare(Delta *delta, bool keep_old)
         return prepare_whole(delta);
     }
     DObject *object = delta->object;
-    if (!keep_old && Py_REFCNT(object->state) == 1 + delta->held && all_plain(delta)) {
+    if (!keep_old && Py_REFCNT(object->state) == 1 + delta->held
+        && !(object->flags & KEYS_ODD) && all_plain(delta)) {
         return 0; /* in place, in the second step */
     }
     delta->next = state_copy(object->kind, object->state);
@@ -269,7 +278,7 @@ prepare_all(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare)
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
         Delta *delta = &deltas->items[i];
         fresh += delta->fresh;
-        if (prepare(delta, keep_old) < 0) {
+        if (check_stored(delta) < 0 || prepare(delta, keep_old) < 0) {
             return -1;
         }
         if (keep_old && !delta->fresh) {
@@ -342,6 +351,11 @@ static int
 link_in(DObject *wrapper, void *arg)
 {
     (void) arg;
+    if (wrapper->oid == 0) {
+        PyErr_SetString(tosc_state->DataError,
+                        "damaged data: an object that is not stored is referred to");
+        return -1;
+    }
     wrapper->links++;
     return 0;
 }
@@ -366,12 +380,12 @@ unlink_object(Recount *recount, DObject *object, RefList *drops)
 {
     PyObject *owned = (PyObject *) oidtable_remove(&recount->m->table, object->oid);
     int result = owned == NULL ? 0 : reflist_add(drops, owned);
-    Py_XDECREF(owned);
     object->oid = 0;
     object->links = 0;
     if (result == 0) {
         result = state_visit(object->kind, object->state, link_out, recount);
     }
+    Py_XDECREF(owned);
     return result;
 }
 
@@ -396,24 +410,33 @@ unlink_doubtful(Recount *recount, RefList *drops)
 }
 
 /*
+ * Operations can put a new cycle into an object and take it out again. A new object that is
+ * in a whole state hangs on that.
+ */
+static bool
+may_have_orphans(const DeltaList *deltas)
+{
+    bool fresh = false;
+    bool several = false;
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        fresh = fresh || deltas->items[i].fresh;
+        several = several || deltas->items[i].n_ops > 1;
+    }
+    return fresh && several;
+}
+
+/*
  * An object that has lost a link and kept another one may hang on a cycle only. Small cycles
  * are found at once. Every process that applies the commit must come to the same result, so
  * what is looked at follows from the states before and after it, however it was applied: the
  * objects that some other object refers to less often than before.
  */
 static int
-unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
+unlink_garbage(Recount *recount, RefList *garbage, RefList *drops)
 {
-    RefList garbage = {0};
     int result = 0;
-    for (Py_ssize_t i = 0; i < deltas->count && result == 0; i++) {
-        result = graph_net_losses(&deltas->items[i].traffic, &recount->losers);
-    }
-    if (result == 0) {
-        result = graph_small_cycles(recount->m, &recount->losers, &garbage);
-    }
-    for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
-        DObject *object = (DObject *) garbage.items[i];
+    for (Py_ssize_t i = 0; i < garbage->count && result == 0; i++) {
+        DObject *object = (DObject *)garbage->items[i];
         if (object->oid != 0) {
             result = unlink_object(recount, object, drops);
         }
@@ -421,11 +444,57 @@ unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
     if (result == 0) {
         result = unlink_doubtful(recount, drops);
     }
-    for (Py_ssize_t i = 0; i < garbage.count && result == 0; i++) {
-        result = reflist_add(drops, garbage.items[i]);
+    for (Py_ssize_t i = 0; i < garbage->count && result == 0; i++) {
+        result = reflist_add(drops, garbage->items[i]);
     }
-    reflist_clear(&garbage);
     return result;
+}
+
+/*
+ * In rounds: what goes in one may have been all that another cycle hung on. Within a round
+ * all candidates are looked at before any goes, so that their order does not matter.
+ */
+static int
+unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
+{
+    RefList garbage = {0};
+    int result = may_have_orphans(deltas) ? graph_orphans(deltas, &garbage) : 0;
+    for (Py_ssize_t i = 0; i < deltas->count && result == 0; i++) {
+        result = graph_net_losses(&deltas->items[i].traffic, &recount->losers);
+    }
+    while (result == 0 && (recount->losers.count > 0 || garbage.count > 0)) {
+        RefList losers = recount->losers;
+        recount->losers = (RefList){0};
+        result = graph_small_cycles(recount->m, &losers, &garbage);
+        if (result == 0) {
+            result = unlink_garbage(recount, &garbage, drops);
+        }
+        reflist_clear(&losers);
+        reflist_clear(&garbage);
+    }
+    return result;
+}
+
+/* What the committer found to be garbage. */
+static int
+unlink_gone(Recount *recount, const uint64_t *gone, size_t n_gone, RefList *drops)
+{
+    int garbage = graph_is_garbage(recount->m, gone, n_gone);
+    if (garbage <= 0) {
+        if (garbage == 0) {
+            PyErr_SetString(tosc_state->DataError,
+                            "damaged data: an object that is in use is called garbage");
+        }
+        return -1;
+    }
+    for (size_t i = 0; i < n_gone; i++) {
+        DObject *object = graph_find(recount->m, gone[i]);
+        if (object != NULL && unlink_object(recount, object, drops) < 0) {
+            return -1;
+        }
+    }
+    recount->m->suspects = 0;
+    return 0;
 }
 
 static int
@@ -453,19 +522,15 @@ recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t 
         }
     }
     recount->unlinking = true;
-    for (size_t i = 0; i < n_gone; i++) {
-        DObject *object = graph_find(recount->m, gone[i]);
-        if (object != NULL && unlink_object(recount, object, drops) < 0) {
-            return -1;
-        }
-    }
-    if (n_gone > 0) {
-        recount->m->suspects = 0;
+    if (n_gone > 0 && unlink_gone(recount, gone, n_gone, drops) < 0) {
+        return -1;
     }
     if (unlink_doubtful(recount, drops) < 0) {
         return -1;
     }
-    return recount->some_lost ? unlink_cycles(recount, deltas, drops) : 0;
+    return recount->some_lost || may_have_orphans(deltas)
+               ? unlink_cycles(recount, deltas, drops)
+               : 0;
 }
 
 int
@@ -499,6 +564,9 @@ graph_apply(Manager *m, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
     }
     reflist_clear(&recount.doubtful);
     reflist_clear(&recount.losers);
+    if (result != 0) {
+        codec_explain();
+    }
     return result == 0 ? 0 : -1;
 }
 
@@ -506,8 +574,12 @@ void
 graph_mark_fresh(Manager *m, DeltaList *deltas)
 {
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
-        DObject *object = deltas->items[i].object;
-        deltas->items[i].fresh = object != m->cell && graph_find(m, object->oid) != object;
+        Delta *delta = &deltas->items[i];
+        DObject *object = delta->object;
+        if (object->oid == 0 && graph_find(m, delta->oid) == NULL) {
+            object->oid = delta->oid;
+        }
+        delta->fresh = object != m->cell && graph_find(m, object->oid) != object;
     }
 }
 
@@ -535,6 +607,13 @@ check_graph(DeltaList *deltas)
 {
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
         Delta *delta = &deltas->items[i];
+        if (delta->whole == NULL || check_stored(delta) < 0) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(tosc_state->DataError,
+                                "damaged data: a whole state that is not whole");
+            }
+            return -1;
+        }
         if (state_visit(delta->object->kind, delta->whole, check_listed, NULL) != 0) {
             if (!PyErr_Occurred()) {
                 PyErr_Format(tosc_state->DataError,
@@ -588,9 +667,7 @@ replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare,
         if (state_visit(object->kind, object->state, link_in, NULL) != 0) {
             return -1;
         }
-        if (object->kind <= KIND_SET && state_has_ref_keys(object->kind, object->state)) {
-            object->flags |= FLAG_REF_KEYS;
-        }
+        object->flags |= (uint8_t) state_key_traits(object->kind, object->state);
     }
     /* A base may hold what the commit that it was made for has cut off. */
     for (Py_ssize_t i = 0; i < deltas->count; i++) {

@@ -350,6 +350,141 @@ graph_small_cycles(Manager *m, const RefList *losers, RefList *ret)
     return result;
 }
 
+/* ---- new objects that nothing holds ---- */
+
+typedef struct Orphans {
+    Visited members;
+    uint32_t *inner; /* links to each that come from others of them */
+    bool *alive;
+    RefList todo;
+} Orphans;
+
+static int
+count_inner(DObject *wrapper, void *arg)
+{
+    Orphans *o = arg;
+    Py_ssize_t place = visited_place(&o->members, (PyObject *) wrapper);
+    if (place >= 0) {
+        o->inner[place]++;
+    }
+    return 0;
+}
+
+static int
+keep_alive(DObject *wrapper, void *arg)
+{
+    Orphans *o = arg;
+    Py_ssize_t place = visited_place(&o->members, (PyObject *) wrapper);
+    if (place < 0 || o->alive[place]) {
+        return 0;
+    }
+    o->alive[place] = true;
+    return reflist_add(&o->todo, (PyObject *) wrapper);
+}
+
+static int
+list_members(const DeltaList *deltas, Orphans *o)
+{
+    for (Py_ssize_t i = 0; i < deltas->count; i++) {
+        const Delta *delta = &deltas->items[i];
+        if (delta->fresh && delta->object->oid != 0
+            && visited_add(&o->members, (PyObject *) delta->object) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+count_links(Orphans *o)
+{
+    const RefList *members = &o->members.order;
+    size_t room = (size_t) members->count + 1;
+    o->inner = PyMem_Calloc(room, sizeof(*o->inner));
+    o->alive = PyMem_Calloc(room, sizeof(*o->alive));
+    if (o->inner == NULL || o->alive == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < members->count; i++) {
+        DObject *object = (DObject *) members->items[i];
+        if (state_visit(object->kind, object->state, count_inner, o) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void
+free_orphans(Orphans *o)
+{
+    PyMem_Free(o->inner);
+    PyMem_Free(o->alive);
+    reflist_clear(&o->todo);
+    visited_free(&o->members);
+}
+
+/* What has a link from outside lives, and what it leads to. */
+static int
+find_alive(Orphans *o)
+{
+    int result = 0;
+    const RefList *members = &o->members.order;
+    for (Py_ssize_t i = 0; i < members->count && result == 0; i++) {
+        DObject *object = (DObject *) members->items[i];
+        if (object->links > o->inner[i]) {
+            result = keep_alive(object, o);
+        }
+    }
+    while (o->todo.count > 0 && result == 0) {
+        DObject *object = (DObject *) o->todo.items[--o->todo.count];
+        result = state_visit(object->kind, object->state, keep_alive, o);
+        Py_DECREF(object);
+    }
+    return result;
+}
+
+int
+graph_orphans(const DeltaList *deltas, RefList *ret)
+{
+    Orphans o = {0};
+    int result = list_members(deltas, &o);
+    if (result == 0) {
+        result = count_links(&o);
+    }
+    if (result == 0) {
+        result = find_alive(&o);
+    }
+    for (Py_ssize_t i = 0; i < o.members.order.count && result == 0; i++) {
+        if (!o.alive[i]) {
+            result = reflist_add(ret, o.members.order.items[i]);
+        }
+    }
+    free_orphans(&o);
+    return result;
+}
+
+int
+graph_is_garbage(Manager *m, const uint64_t *oids, size_t count)
+{
+    Orphans o = {0};
+    int result = 1;
+    for (size_t i = 0; i < count && result > 0; i++) {
+        DObject *object = graph_find(m, oids[i]);
+        if (object != NULL && visited_add(&o.members, (PyObject *) object) < 0) {
+            result = -1;
+        }
+    }
+    if (result > 0 && count_links(&o) < 0) {
+        result = -1;
+    }
+    for (Py_ssize_t i = 0; i < o.members.order.count && result > 0; i++) {
+        result = ((DObject *) o.members.order.items[i])->links == o.inner[i];
+    }
+    free_orphans(&o);
+    return result;
+}
+
 /* ---- where does a value stand? ---- */
 
 typedef struct Step {

@@ -24,6 +24,7 @@ static void
 forked(void)
 {
     tosc_fork_generation++;
+    watchers_after_fork();
 }
 
 void
@@ -163,10 +164,10 @@ manager_traverse(PyObject *op, visitproc visit, void *arg)
 }
 
 static void
-stop_watching(Manager *m)
+stop_watching(Manager *m, bool wait)
 {
     if (m->fork_generation == tosc_fork_generation) {
-        watcher_stop(m);
+        watcher_stop(m, wait);
     }
     m->watcher = NULL;
 }
@@ -176,7 +177,8 @@ manager_clear(PyObject *op)
 {
     Manager *m = (Manager *)op;
     m->closed = true;
-    stop_watching(m);
+    /* The garbage collector may be at work: nothing is waited for. */
+    stop_watching(m, false);
     graph_free(m);
     Py_CLEAR(m->backend_object);
     Py_CLEAR(m->allowed);
@@ -214,10 +216,11 @@ stop_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
             continue;
         }
         Py_INCREF(m);
-        stop_watching(m);
+        stop_watching(m, true);
         Py_DECREF(m);
         m = live_managers; /* the list may have changed while the GIL was released */
     }
+    watchers_wait_for_end();
     Py_RETURN_NONE;
 }
 
@@ -685,7 +688,7 @@ manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Manager *m = (Manager *)op;
     if (!m->closed) {
         m->closed = true;
-        stop_watching(m);
+        stop_watching(m, true);
         if (!m->turn_taken && m->open_transactions == 0) {
             graph_release(m);
         }

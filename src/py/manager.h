@@ -3,7 +3,8 @@
  * each other.
  *
  *   graph.c        which objects are linked (by oid), counting links, applying a commit
- *   codec.c        records: commits and the whole graph as bytes, and back
+ *   encode.c       records: commits and the whole graph as bytes
+ *   decode.c       and back
  *   sync.c         the turn; turning changes into commits and commits into changes
  *   watcher.c      the background thread; compaction
  *   transaction.c  Transaction, and which one belongs to this context
@@ -32,6 +33,7 @@ struct OldState {
 /* One object's part of a commit. */
 typedef struct Delta {
     DObject *object; /* strong */
+    uint64_t oid;    /* in a record that was read: what the object is called in it */
     PyObject *whole; /* its new state, or NULL */
     Op *ops;         /* else what to do; owned if owns_ops */
     Py_ssize_t n_ops;
@@ -145,7 +147,10 @@ int graph_traverse(Manager *m, visitproc visit, void *arg);
  */
 int graph_apply(Manager *m, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
                 Transaction *own, RefList *drops);
-/* Sets delta->fresh: which objects are not in the table. */
+/*
+ * Sets delta->fresh: which objects are not in the table. An object that has just left it, by a
+ * base that is older than what we knew, gets its oid again.
+ */
 void graph_mark_fresh(Manager *m, DeltaList *deltas);
 /* The same for a whole graph: objects that it does not name are no longer linked. */
 int graph_replace(Manager *m, DeltaList *deltas, RefList *drops);
@@ -162,6 +167,10 @@ int graph_net_losses(const Traffic *traffic, RefList *ret);
  * as a suspect instead.
  */
 int graph_small_cycles(Manager *m, const RefList *losers, RefList *ret);
+/* The new objects of a commit that only hang on each other are added to ret. */
+int graph_orphans(const DeltaList *deltas, RefList *ret);
+/* Do these objects hang on nothing but each other? */
+int graph_is_garbage(Manager *m, const uint64_t *oids, size_t count);
 /* The linked objects that are not reachable: a new array of oids. */
 int graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count);
 /* "root['a'][3]" for a value that stands in the graph; a new reference. */
@@ -242,7 +251,10 @@ Change *transaction_change(Transaction *top, DObject *object);
 /* ---- watcher.c ---- */
 
 int watcher_start(Manager *m);
-void watcher_stop(Manager *m);    /* waits for it (the GIL released) */
+/* Ends it; `wait`: and does not return before that (the GIL released). */
+void watcher_stop(Manager *m, bool wait);
+void watchers_wait_for_end(void); /* at exit: for those that nobody waited for */
+void watchers_after_fork(void);
 void watcher_moved(Manager *m);   /* the Manager is at another version now */
 void watcher_compact(Manager *m); /* replace the tail by a new base, in the background */
 

@@ -265,22 +265,28 @@ state_visit(int kind, PyObject *state, ref_visitor visit, void *arg)
 
 /* ---- operations ---- */
 
-/* Could hashing or comparing it run Python code? */
 static bool
-key_is_plain(PyObject *key)
+is_plain(PyObject *key, int levels)
 {
     if (is_atom(key)) {
         return true;
     }
-    if (!PyTuple_CheckExact(key)) {
+    if (!PyTuple_CheckExact(key) || levels == 0) {
         return false;
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(key); i++) {
-        if (!is_atom(PyTuple_GET_ITEM(key, i))) {
+        if (!is_plain(PyTuple_GET_ITEM(key, i), levels - 1)) {
             return false;
         }
     }
     return true;
+}
+
+/* Is it sure that hashing and comparing it runs no Python code? */
+static bool
+key_is_plain(PyObject *key)
+{
+    return is_plain(key, 8);
 }
 
 static bool
@@ -334,25 +340,36 @@ is_ref(DObject *wrapper, void *arg)
     return 1;
 }
 
-static bool
-holds_ref(PyObject *key)
+static int
+key_traits(PyObject *key)
 {
-    return !key_is_plain(key) && value_visit(key, is_ref, NULL) != 0;
+    return key_is_plain(key) ? 0 : KEYS_ODD | (value_visit(key, is_ref, NULL) ? KEYS_REF : 0);
 }
 
-bool
-state_has_ref_keys(int kind, PyObject *state)
+int
+state_key_traits(int kind, PyObject *state)
 {
-    PyObject *key;
+    int traits = 0;
     if (kind == KIND_DICT) {
         Py_ssize_t pos = 0;
+        PyObject *key;
         while (PyDict_Next(state, &pos, &key, NULL)) {
-            if (holds_ref(key)) {
-                return true;
-            }
+            traits |= key_traits(key);
+        }
+    } else if (kind == KIND_SET) {
+        PyObject *iterator = PyObject_GetIter(state);
+        PyObject *item;
+        while (iterator != NULL && (item = PyIter_Next(iterator)) != NULL) {
+            traits |= key_traits(item);
+            Py_DECREF(item);
+        }
+        Py_XDECREF(iterator);
+        if (PyErr_Occurred()) {
+            PyErr_Clear(); /* no memory for an iterator: be careful */
+            traits = KEYS_ODD | KEYS_REF;
         }
     }
-    return kind == KIND_SET && state_visit(kind, state, is_ref, NULL) != 0;
+    return traits;
 }
 
 static int
@@ -373,7 +390,7 @@ dict_set(PyObject *dict, PyObject *key, PyObject *value, Traffic *traffic)
     if (result == 0 && (result = PyDict_SetItem(dict, key, value)) == 0 && traffic != NULL) {
         if (!found) {
             reflist_add(&traffic->in, key);
-            traffic->ref_keys = traffic->ref_keys || holds_ref(key);
+            traffic->keys |= key_traits(key);
         } else {
             reflist_add(&traffic->out, old);
         }
@@ -405,11 +422,12 @@ static int
 stored_key(PyObject *container, PyObject *key, const Traffic *traffic, PyObject **ret)
 {
     *ret = NULL;
-    if (!traffic->ref_keys || key_is_plain(key)) {
+    if (!(traffic->keys & KEYS_REF) || key_is_plain(key)) {
         *ret = Py_NewRef(key);
         return 0;
     }
-    PyObject *keys = PySequence_List(container);
+    Py_hash_t hash = PyObject_Hash(key);
+    PyObject *keys = hash == -1 ? NULL : PySequence_List(container);
     if (keys == NULL) {
         return -1;
     }
@@ -423,8 +441,11 @@ stored_key(PyObject *container, PyObject *key, const Traffic *traffic, PyObject 
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(keys) && same == 0; i++) {
         PyObject *stored = PyList_GET_ITEM(keys, i);
-        if (!is_atom(stored)) {
+        Py_hash_t other = is_atom(stored) ? -1 : PyObject_Hash(stored);
+        if (other == hash) {
             same = PyObject_RichCompareBool(stored, key, Py_EQ);
+        } else if (other == -1 && PyErr_Occurred()) {
+            same = -1;
         }
         if (same > 0) {
             *ret = Py_NewRef(stored);
@@ -542,7 +563,7 @@ set_add(PyObject *set, PyObject *item, Traffic *traffic)
         return -1;
     }
     reflist_add(&traffic->in, item);
-    traffic->ref_keys = traffic->ref_keys || holds_ref(item);
+    traffic->keys |= key_traits(item);
     return 0;
 }
 

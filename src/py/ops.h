@@ -42,7 +42,7 @@ void reflist_clear(RefList *list); /* may run Python code */
 typedef struct Traffic {
     RefList in;
     RefList out;   /* also keeps alive what was replaced until it is safe to let go */
-    bool ref_keys; /* some key or element of the state is or holds a wrapper (in and out) */
+    int keys;      /* what the keys of the state are like (in and out) */
 } Traffic;
 
 /*
@@ -63,8 +63,12 @@ int value_visit(PyObject *value, ref_visitor visit, void *arg);
 /* The same for all elements of a state. Runs no Python code of its own. */
 int state_visit(int kind, PyObject *state, ref_visitor visit, void *arg);
 
-/* Is some key of a dict, or element of a set, a wrapper or a tuple that holds one? */
-bool state_has_ref_keys(int kind, PyObject *state);
+/* What the keys of a dict, or the elements of a set, are like. */
+enum key_traits {
+    KEYS_REF = 1, /* some is a wrapper, or a tuple that holds one */
+    KEYS_ODD = 2  /* hashing or comparing some may run Python code */
+};
+int state_key_traits(int kind, PyObject *state);
 
 /* Stands in overlays for "not there". An immortal object of no use elsewhere. */
 extern PyObject *tosc_gone;

@@ -11,6 +11,7 @@
 #include "pickling.h"
 
 #include "errors.h"
+#include "parse.h"
 #include "state.h"
 #include "wrap.h"
 
@@ -68,11 +69,8 @@ pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *context)
 
 /* What find_class may give out, as it is kept in the unpickler: None, a set, or a Manager. */
 static PyObject *
-permission(Manager *m, bool classes)
+permission(Manager *m)
 {
-    if (!classes) {
-        return PyFrozenSet_New(NULL);
-    }
     if (m != NULL && m->tolerant) {
         return Py_NewRef((PyObject *) m);
     }
@@ -81,10 +79,10 @@ permission(Manager *m, bool classes)
 
 /* An Unpickler on the bytes. */
 static PyObject *
-open_unpickler(Manager *m, bool classes, PyObject *bytes)
+open_unpickler(Manager *m, PyObject *bytes)
 {
     PyObject *file = PyObject_CallOneArg(tosc_state->io_BytesIO, bytes);
-    PyObject *allowed = file == NULL ? NULL : permission(m, classes);
+    PyObject *allowed = file == NULL ? NULL : permission(m);
     PyObject *unpickler = NULL;
     if (allowed != NULL) {
         unpickler = PyObject_CallOneArg((PyObject *) tosc_state->Unpickler_Type, file);
@@ -98,10 +96,13 @@ open_unpickler(Manager *m, bool classes, PyObject *bytes)
 }
 
 PyObject *
-pickling_load(Manager *m, bool classes, PyObject *bytes, PyMethodDef *persistent_load,
-              void *context)
+pickling_load(Manager *m, PyObject *bytes, PyMethodDef *persistent_load, void *context)
 {
-    PyObject *unpickler = open_unpickler(m, classes, bytes);
+    if (!parse_is_sane((const unsigned char *) PyBytes_AS_STRING(bytes),
+                       (size_t) PyBytes_GET_SIZE(bytes))) {
+        return tosc_raise_format(tosc_state->DataError, "damaged data: a pickle that is none");
+    }
+    PyObject *unpickler = open_unpickler(m, bytes);
     PyObject *function = unpickler == NULL ? NULL : call_with_capsule(persistent_load, context);
     PyObject *result = NULL;
     if (function != NULL
@@ -153,8 +154,7 @@ check_allowed(PyObject *allowed, PyObject *module, PyObject *name)
         return -1;
     }
     int found = PySet_Contains(allowed, full);
-    if (found == 0 && PySet_GET_SIZE(allowed) > 0
-        && PyUnicode_CompareWithASCIIString(full, "builtins.getattr") == 0) {
+    if (found == 0 && PyUnicode_CompareWithASCIIString(full, "builtins.getattr") == 0) {
         found = 2;
     } else if (found == 0) {
         PyErr_Format(tosc_state->SerializationError,
@@ -284,7 +284,7 @@ codec_dumps(PyObject *object, PyObject **ret_refs)
 PyObject *
 codec_loads(Manager *m, PyObject *bytes, PyObject *refs)
 {
-    return pickling_load(m, true, bytes, &opaque_load_def, refs);
+    return pickling_load(m, bytes, &opaque_load_def, refs);
 }
 
 /* ---- the list of allowed classes ---- */

@@ -10,9 +10,8 @@
 #include "codec.h"
 
 PyObject *pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *context);
-/* Without `classes`, a pickle that names any class or function is refused. */
-PyObject *pickling_load(Manager *m, bool classes, PyObject *bytes,
-                        PyMethodDef *persistent_load, void *context);
+PyObject *pickling_load(Manager *m, PyObject *bytes, PyMethodDef *persistent_load,
+                        void *context);
 
 /* Something that takes part in reading, and is no value: data that contain it are refused. */
 bool pickling_is_stand_in(PyObject *value);

@@ -24,10 +24,14 @@
 #include <signal.h>
 #include <string.h>
 
-#define BUSY_NS 300000  /* changes that come closer together than this … */
-#define BUSY_COUNT 8    /* … and that many in a row are taken together, … */
-#define BUSY_PAUSE_MS 1 /* … this far apart */
+#define BUSY_NS 300000  /* waits that are shorter than this … */
+#define BUSY_COUNT 8    /* … and that many in a row: changes are taken together, … */
+#define BUSY_PAUSE_MS 1 /* … with pauses of at least this */
+#define LONGEST_BREATHER_MS 50
 #define LONGEST_PAUSE_MS 2000
+
+/* Threads of ours that have not ended, under the GIL. */
+static int running_threads;
 
 struct Watcher {
     pthread_t thread;
@@ -91,7 +95,7 @@ fetch(struct Watcher *w, int failures)
         result = -2;
     } else if (!m->loaded && !m->behind) {
         result = 1; /* nobody has looked at the store yet: nothing to keep up to date */
-    } else if (!turn_try(m)) {
+    } else if (m->turn_first != NULL || !turn_try(m)) {
         result = 0;
     } else {
         Py_INCREF(m);
@@ -132,6 +136,14 @@ wait_failed(struct Watcher *w, int status, int failures)
     return end;
 }
 
+/* After work of this length: at least as long, so that the program gets its share. */
+static int
+breather_ms(int64_t worked_ns)
+{
+    int64_t ms = worked_ns / 1000000 + BUSY_PAUSE_MS;
+    return ms < LONGEST_BREATHER_MS ? (int)ms : LONGEST_BREATHER_MS;
+}
+
 static void
 watch(struct Watcher *w)
 {
@@ -139,13 +151,14 @@ watch(struct Watcher *w)
     void *impl = tosc_backend_impl(w->backend);
     int failures = 0;
     int busy = 0;
-    int64_t last = 0;
     while (!tosc_event_is_set(w->stop)) {
         pthread_mutex_lock(&w->lock);
         tosc_position at = w->at;
         pthread_mutex_unlock(&w->lock);
         bool changed = false;
+        int64_t began = tosc_monotonic_ns();
         int status = ops->wait(impl, &at, -1, w->stop, &changed);
+        int64_t woken = tosc_monotonic_ns();
         int result = 1;
         if (status != TOSC_OK && status != TOSC_EINTR) {
             if (wait_failed(w, status, failures)) {
@@ -167,10 +180,9 @@ watch(struct Watcher *w)
             continue;
         }
         failures = 0;
-        int64_t now = tosc_monotonic_ns();
-        busy = now - last < BUSY_NS ? busy + 1 : 0;
-        last = now;
-        if ((result == 0 || busy > BUSY_COUNT) && pause_ms(w, BUSY_PAUSE_MS)) {
+        busy = woken - began < BUSY_NS ? busy + 1 : 0;
+        if ((result == 0 || busy > BUSY_COUNT)
+            && pause_ms(w, breather_ms(tosc_monotonic_ns() - woken))) {
             return;
         }
     }
@@ -185,6 +197,7 @@ watcher_main(void *arg)
     watch(arg);
     Py_END_ALLOW_THREADS
     watcher_unref(arg);
+    running_threads--;
     PyGILState_Release(gil);
     return NULL;
 }
@@ -204,7 +217,24 @@ start_thread(pthread_t *ret, void *(*main)(void *), void *arg)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    running_threads++;
     return 0;
+}
+
+void
+watchers_wait_for_end(void)
+{
+    for (int i = 0; i < 300 && running_threads > 0; i++) {
+        Py_BEGIN_ALLOW_THREADS
+        poll(NULL, 0, 1);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+void
+watchers_after_fork(void)
+{
+    running_threads = 0; /* they are the parent's */
 }
 
 int
@@ -268,7 +298,7 @@ join(pthread_t thread)
 }
 
 void
-watcher_stop(Manager *m)
+watcher_stop(Manager *m, bool wait)
 {
     struct Watcher *w = m->watcher;
     if (w == NULL) {
@@ -278,22 +308,24 @@ watcher_stop(Manager *m)
     w->manager = NULL;
     w->stopping = true;
     tosc_event_set(w->stop);
-    bool inside = pthread_equal(w->thread, pthread_self());
-    bool compacting = w->has_compactor && !pthread_equal(w->compactor, pthread_self());
-    if (inside) {
-        pthread_detach(
-            w->thread); /* the last reference to the Manager went in the watcher */
+    bool watching = wait && !pthread_equal(w->thread, pthread_self());
+    bool compacting =
+        wait && w->has_compactor && !pthread_equal(w->compactor, pthread_self());
+    if (!watching) {
+        pthread_detach(w->thread);
     }
-    Py_BEGIN_ALLOW_THREADS
-    if (!inside) {
-        join(w->thread);
-    }
-    if (compacting) {
-        pthread_join(w->compactor, NULL);
-    }
-    Py_END_ALLOW_THREADS
     if (w->has_compactor && !compacting) {
         pthread_detach(w->compactor);
+    }
+    if (watching || compacting) {
+        Py_BEGIN_ALLOW_THREADS
+        if (watching) {
+            join(w->thread);
+        }
+        if (compacting) {
+            pthread_join(w->compactor, NULL);
+        }
+        Py_END_ALLOW_THREADS
     }
     watcher_unref(w);
 }
@@ -347,6 +379,7 @@ compact(struct Watcher *w)
         PyErr_Clear();
     }
     Py_XDECREF((PyObject *)m);
+    running_threads--;
     w->compacting = false; /* last: whoever sees it may wait for us with the GIL held */
     watcher_unref(w);
     PyGILState_Release(gil);

@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -449,6 +450,7 @@ struct later {
     tosc_event *event;
     pthread_t target;
     long us;
+    int over; /* atomic */
 };
 
 static void *
@@ -481,14 +483,25 @@ set_later(void *argument)
     return NULL;
 }
 
+/* Again and again: a signal that comes between two sleeps of a wait does not end it. */
 static void *
 signal_later(void *argument)
 {
     struct later *later = argument;
 
-    sleep_us(later->us);
-    pthread_kill(later->target, SIGUSR1);
+    do {
+        sleep_us(later->us);
+        pthread_kill(later->target, SIGUSR1);
+    } while (!__atomic_load_n(&later->over, __ATOMIC_ACQUIRE));
     return NULL;
+}
+
+static void
+end_signals(struct later *later, pthread_t thread)
+{
+    __atomic_store_n(&later->over, 1, __ATOMIC_RELEASE);
+    pthread_join(thread, NULL);
+    later->over = 0;
 }
 
 START_TEST(wait_is_ended_by_an_append_in_another_thread)
@@ -581,7 +594,7 @@ START_TEST(wait_is_ended_by_a_signal)
     ok(do_write(b, "a", &at));
     pthread_create(&thread, NULL, signal_later, &later);
     fails(TOSC_EINTR, do_wait(b, &at, -1, NULL, &changed));
-    pthread_join(thread, NULL);
+    end_signals(&later, thread);
     tosc_backend_unref(b);
 }
 END_TEST
@@ -690,11 +703,69 @@ START_TEST(wait_for_the_lock_is_ended_by_a_signal)
     ok(do_lock(b, &me, 1000));
     pthread_create(&thread, NULL, signal_later, &later);
     fails(TOSC_EINTR, do_lock(b, &other, -1));
-    pthread_join(thread, NULL);
+    end_signals(&later, thread);
     pthread_create(&thread, NULL, signal_later, &later);
     fails(TOSC_EINTR, do_lock(b, &other, 5000));
-    pthread_join(thread, NULL);
+    end_signals(&later, thread);
     ok(do_unlock(b, &me));
+    tosc_backend_unref(b);
+}
+END_TEST
+
+static int
+count_descriptors(void)
+{
+    DIR *descriptors = opendir("/proc/self/fd");
+    int count = 0;
+
+    while (readdir(descriptors) != NULL) {
+        count++;
+    }
+    closedir(descriptors);
+    return count;
+}
+
+struct short_wait {
+    tosc_backend *backend;
+    pthread_barrier_t *together;
+};
+
+static void *
+wait_shortly(void *argument)
+{
+    struct short_wait *wait = argument;
+    tosc_data data;
+    bool changed;
+
+    ok(do_read(wait->backend, &data));
+    tosc_blob_unref(data.bytes);
+    pthread_barrier_wait(wait->together);
+    ok(do_wait(wait->backend, &data.at, 300, NULL, &changed));
+    return NULL;
+}
+
+START_TEST(many_waiters_leave_few_descriptors)
+{
+    enum { THREADS = 20 };
+    tosc_backend *b = store_of_kind(_i);
+    pthread_barrier_t together;
+    struct short_wait wait = {b, &together};
+    pthread_t threads[THREADS];
+    int before;
+
+    ok(do_write(b, "x", NULL));
+    before = count_descriptors();
+    for (int round = 0; round < 2; round++) {
+        pthread_barrier_init(&together, NULL, THREADS);
+        for (int i = 0; i < THREADS; i++) {
+            pthread_create(&threads[i], NULL, wait_shortly, &wait);
+        }
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        pthread_barrier_destroy(&together);
+    }
+    ck_assert_int_le(count_descriptors(), before + 2);
     tosc_backend_unref(b);
 }
 END_TEST
@@ -902,6 +973,7 @@ main(void)
     tcase_add_loop_test(all, only_its_holder_can_unlock, 0, KINDS);
     tcase_add_loop_test(all, append_of_another_thread_waits_for_the_lock, 0, KINDS);
     tcase_add_loop_test(all, wait_for_the_lock_is_ended_by_a_signal, 0, KINDS);
+    tcase_add_loop_test(all, many_waiters_leave_few_descriptors, 0, KINDS);
     tcase_add_loop_test(all, threads_that_append_lose_nothing, 0, KINDS);
     tcase_add_loop_test(all, lock_is_held_by_one_thread_at_a_time, 0, KINDS);
     suite_add_tcase(suite, all);

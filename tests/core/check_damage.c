@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -477,6 +478,43 @@ START_TEST(damage_in_a_shared_store_is_told_by_a_network_reader)
 }
 END_TEST
 
+static void *
+open_and_be_refused(void *path)
+{
+    tosc_backend *b = file_store_with(path, &fast);
+    tosc_data data;
+
+    support_fails(TOSC_ECORRUPT, do_read(b, &data), "read", __FILE__, __LINE__);
+    tosc_backend_unref(b);
+    return NULL;
+}
+
+/* Who opens it judges it under the lock, which another one may have for the same. */
+START_TEST(damage_is_told_to_all_who_open_a_store_at_a_time)
+{
+    enum { THREADS = 4 };
+    struct sample sample = make_sample();
+    pthread_t threads[THREADS];
+
+    for (int round = 0; round < 200; round++) {
+        size_t at = (round % 2 == 0 ? sample.ends[RECORDS] : sample.ends[2]) - 20;
+
+        sample.bytes[at] ^= 1;
+        put_file(sample.path, sample.bytes, sample.size);
+        forget_control_block(sample.path);
+        for (int i = 0; i < THREADS; i++) {
+            pthread_create(&threads[i], NULL, open_and_be_refused, (void *)sample.path);
+        }
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        is_untouched(sample.path, sample.bytes, sample.size);
+        sample.bytes[at] ^= 1;
+    }
+    free(sample.bytes);
+}
+END_TEST
+
 START_TEST(damaged_store_works_again_when_a_good_copy_is_moved_there)
 {
     struct sample sample = make_sample();
@@ -523,6 +561,7 @@ main(void)
     tcase_add_test(tests, later_format_is_refused_and_left_as_it_is);
     tcase_add_test(tests, empty_file_is_an_empty_store);
     tcase_add_test(tests, damage_in_a_shared_store_is_told_by_a_network_reader);
+    tcase_add_test(tests, damage_is_told_to_all_who_open_a_store_at_a_time);
     tcase_add_test(tests, damaged_store_works_again_when_a_good_copy_is_moved_there);
     suite_add_tcase(suite, tests);
     return run_suite(suite);

@@ -416,6 +416,41 @@ START_TEST(append_never_goes_into_a_removed_file)
 }
 END_TEST
 
+static int
+append_as(tosc_backend *b, const void *holder, tosc_position *at)
+{
+    tosc_data data;
+    int status = tosc_backend_ops(b)->append(tosc_backend_impl(b), holder, "+", 1, NULL,
+                                             at, &data);
+
+    *at = status == 0 ? data.at : *at;
+    return status;
+}
+
+START_TEST(append_under_the_lock_never_goes_into_a_removed_file)
+{
+    const char *path = path_in("store");
+    tosc_backend *b = file_store_with(path, &fast);
+    tosc_position at;
+    int me;
+
+    for (int late = 0; late < 2; late++) {
+        ok(do_write(b, "x", &at));
+        ok(do_lock(b, &me, 1000));
+        if (late) {
+            sleep_us(30000);
+        } else {
+            ok(append_as(b, &me, &at));
+        }
+        ck_assert_int_eq(unlink(path), 0);
+        fails(TOSC_ECONFLICT, append_as(b, &me, &at));
+        ok(do_unlock(b, &me));
+        holds(b, "", 0);
+    }
+    tosc_backend_unref(b);
+}
+END_TEST
+
 START_TEST(store_made_again_has_another_id)
 {
     const char *path = path_in("store");
@@ -737,6 +772,7 @@ main(void)
     tcase_add_test(tests, guest_may_read_and_wait_but_not_write);
     tcase_add_test(tests, directory_without_permission_is_told);
     tcase_add_test(tests, append_never_goes_into_a_removed_file);
+    tcase_add_test(tests, append_under_the_lock_never_goes_into_a_removed_file);
     tcase_add_test(tests, store_made_again_has_another_id);
     tcase_add_loop_test(tests, waiter_notices_a_removed_store_within_a_second, KIND_LOCAL,
                         KINDS);

@@ -18,6 +18,9 @@ from harness import PyBackend, make_store, drop_store, run_child, wait_until
 KEY = b'k' * 32
 RAN = []
 
+# The watchers tell of what is wrong, too.
+pytestmark = pytest.mark.filterwarnings('ignore:tosc. watching the store failed')
+
 
 class Witness:
     """Notes when it is loaded."""

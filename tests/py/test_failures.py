@@ -22,6 +22,9 @@ import tosc
 from harness import (HERE, MISSING, PRELUDE, PyBackend, SHM, Thread, run_child, shape,
                      stored, wait_until)
 
+# The watchers tell of what is wrong, too.
+pytestmark = pytest.mark.filterwarnings('ignore:tosc. watching the store failed')
+
 
 class Thing:
     def __init__(self, **attributes):

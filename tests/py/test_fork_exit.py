@@ -451,6 +451,7 @@ def test_a_signal_handler_may_use_the_store(file_store, children):
         while manager.refresh()['signals'] < 5:
             step()
             print('step', flush=True)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Python's own end would restore the default
         print('done', data['n'] > 0, flush=True)
     '''), file_store.path)
     child.line()

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
+import sys
 import threading
 
 import pytest
@@ -610,3 +612,96 @@ def test_a_manager_that_started_on_an_empty_store_hears_of_the_first_write(store
     wait_until(lambda: one.read(MISSING) is not MISSING, what='the first value')
     assert one.read() == [1]
     del two
+
+
+# ---- all at once ----
+
+def test_a_transaction_sees_its_start_through_thousands_of_commits_and_compactions(file_store):
+    manager = file_store.manager({'n': 0, 'list': list(range(50)), 'deep': {'er': [0]}})
+    with tosc.Manager(file_store.backend(durable=False)
+                      if file_store.is_file else file_store.backend()) as other:
+        data = other.read()
+        with manager.transaction():
+            view = manager.read()
+            before = shape(view)
+            for n in range(3000):
+                with other.transaction():
+                    data['n'] = n
+                    data['list'].append('x' * 100)
+                    data['deep'] = {'er': [n]}
+                    if n % 50 == 0:
+                        data['list'].clear()
+                if n % 300 == 0:
+                    in_thread(manager.refresh)
+                    assert shape(view) == before
+            assert shape(view) == before
+        manager.refresh()
+        assert shape(view) == shape(data)
+
+
+def test_everything_at_once_with_hurried_threads_and_an_eager_collector(store):
+    """Threads are switched and garbage is collected as often as can be: nothing may break."""
+    managers = [store.manager({'a': 0, 'b': [0], 'c': {}, 's': {0}, 't': Thing(n=0)}),
+                store.manager()]
+    stop = threading.Event()
+
+    def consistent(data):
+        return data['a'] == data['b'][-1] == data['t'].n and data['a'] in data['s']
+
+    def write(manager):
+        data = manager.read()
+
+        @tosc.transactional(manager)
+        def step():
+            n = data['a'] + 1
+            data['a'] = n
+            data['b'].append(n)
+            data['c'][n % 5] = {'n': [n], 'me': data['b']}
+            data['s'].add(n)
+            data['s'].discard(n - 3)
+            data['t'].n = n
+            if len(data['b']) > 10:
+                del data['b'][:5]
+            return n
+
+        while not stop.is_set():
+            step()
+
+    def roll_back(manager):
+        data = manager.read()
+        while not stop.is_set():
+            with contextlib.suppress(Oops):
+                with manager.transaction():
+                    data['a'] = -1
+                    data['c']['loop'] = data['c']
+                    data['b'][:] = [-1]
+                    raise Oops
+
+    def look(manager):
+        data = manager.read()
+        while not stop.is_set():
+            with manager.transaction():
+                assert consistent(data)
+                for _ in data['b']:
+                    pass
+                assert all(value['me'] is data['b'] for value in data['c'].values())
+            snapshot = manager.snapshot()
+            assert consistent(snapshot)
+            manager.refresh()
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-5)
+    gc.set_threshold(20, 2, 2)
+    try:
+        threads = [Thread(work, manager) for work in (write, roll_back, look)
+                   for manager in managers]
+        wait_until(lambda: managers[0].read()['a'] > 60, timeout=30, what='some commits')
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+    for thread in threads:
+        thread.result()
+    assert consistent(stored(store))
