@@ -466,7 +466,7 @@ def main():
     finally:
         setting.remove()
     for path in options.update:
-        measure.update(path, found, machine())
+        measure.update(path, found, f'{machine()}, load average {os.getloadavg()[0]:.1f}')
     if options.json:
         with open(options.json, 'w', encoding='utf-8') as file:
             json.dump({'machine': machine(), 'tosc': tosc.__version__, 'rows': found}, file,

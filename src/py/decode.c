@@ -385,13 +385,14 @@ add_op(Record *record, DObject *object, Op *op)
 
 /* A whole state. Until it is in the graph, a shell can be asked for it already (hashed, say). */
 static int
-add_state(Decoder *d, DObject *object, int code, PyObject *state)
+add_state(Decoder *d, DObject *object, int code, PyObject *state, int keys)
 {
     Delta *delta = add_delta(d->record, object);
     if (delta == NULL) {
         return -1;
     }
     delta->whole = Py_NewRef(state);
+    delta->keys = object->kind == KIND_DICT || object->kind == KIND_SET ? keys : 0;
     if (object != d->m->cell && graph_find(d->m, object->oid) != object) {
         Py_XSETREF(object->state, Py_NewRef(state));
     }
@@ -408,7 +409,7 @@ decode_state(Decoder *d, Items *items, DObject *object, int code)
     }
     int result = 0;
     if (code == OP_ASSIGN || !(object->flags & FLAG_EARLY)) { /* else it is the same again */
-        result = add_state(d, object, code, state);
+        result = add_state(d, object, code, state, items->keys);
     }
     Py_DECREF(state);
     return result;
@@ -556,7 +557,12 @@ decode_counter(Decoder *d, Record *record, Cursor *c)
         return damaged("a counter that cannot be");
     }
     d->last_counter = record->next_oid;
-    return 0;
+    if (!record->base) {
+        return 0;
+    }
+    /* Room for all objects at once: one of them takes 8 bytes at least. */
+    uint64_t most = c->left / 8;
+    return oidtable_reserve(&d->shells, record->next_oid < most ? record->next_oid : most);
 }
 
 static int

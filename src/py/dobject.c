@@ -444,6 +444,12 @@ write_op(Write *w, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject
 {
     Py_CLEAR(w->view); /* else every operation would have to copy what was looked at */
     if (w->mode == WRITE_LOCAL) {
+        if (w->object->oid != 0) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "the object was stored by another thread while it was being "
+                            "changed: nothing was changed");
+            return -1;
+        }
         return local_op(w->object, code, lo, hi, a, b);
     }
     if (w->mode == WRITE_NESTED) {

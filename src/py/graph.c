@@ -21,7 +21,12 @@
 #include "state.h"
 #include "wrap.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #define CELL_OID 1
+#define MANY_DELTAS 20000
 #define FLAGS_KEYS (KEYS_REF | KEYS_ODD) /* 1, 2: enum key_traits */
 #define FLAG_LISTED 64                   /* named by the graph that is being read */
 
@@ -58,11 +63,19 @@ deltas_clear(DeltaList *list)
             OpList ops = {delta->ops, delta->n_ops, delta->n_ops};
             oplist_clear(&ops);
         }
-        reflist_clear(&delta->traffic.in);
-        reflist_clear(&delta->traffic.out);
+        if (delta->traffic != NULL) {
+            reflist_clear(&delta->traffic->in);
+            reflist_clear(&delta->traffic->out);
+            PyMem_Free(delta->traffic);
+        }
         Py_DECREF(delta->object);
     }
     PyMem_Free(old.items);
+#ifdef __GLIBC__
+    if (old.count >= MANY_DELTAS) {
+        malloc_trim(0); /* as much memory as half of the data, and the next need is far off */
+    }
+#endif
 }
 
 DObject *
@@ -217,14 +230,22 @@ static int
 do_ops(Delta *delta, PyObject *state)
 {
     int kind = delta->object->kind;
-    delta->traffic.keys = delta->object->flags & FLAGS_KEYS;
+    delta->traffic->keys = delta->object->flags & FLAGS_KEYS;
     for (Py_ssize_t i = 0; i < delta->n_ops; i++) {
-        if (op_apply(kind, state, &delta->ops[i], &delta->traffic) < 0) {
+        if (op_apply(kind, state, &delta->ops[i], delta->traffic) < 0) {
             return -1;
         }
     }
-    delta->object->flags |= (uint8_t) delta->traffic.keys;
+    delta->object->flags |= (uint8_t) delta->traffic->keys;
     return 0;
+}
+
+static void
+note_keys(const Delta *delta)
+{
+    DObject *object = delta->object;
+    int keys = delta->oid != 0 ? delta->keys : state_key_traits(object->kind, delta->whole);
+    object->flags |= (uint8_t)keys;
 }
 
 static int
@@ -232,15 +253,14 @@ prepare_whole(Delta *delta)
 {
     DObject *object = delta->object;
     delta->next = Py_NewRef(delta->whole);
-    if (!delta->fresh
-        && state_visit(object->kind, object->state, collect, &delta->traffic.out) != 0) {
+    note_keys(delta);
+    if (delta->fresh) {
+        return 0;
+    }
+    if (state_visit(object->kind, object->state, collect, &delta->traffic->out) != 0) {
         return -1;
     }
-    if (state_visit(object->kind, delta->next, collect, &delta->traffic.in) != 0) {
-        return -1;
-    }
-    object->flags |= (uint8_t) state_key_traits(object->kind, delta->next);
-    return 0;
+    return state_visit(object->kind, delta->next, collect, &delta->traffic->in);
 }
 
 /* An object that is not in the table must come with its state; one that has left it is over. */
@@ -258,6 +278,10 @@ check_stored(const Delta *delta)
 static int
 prepare(Delta *delta, bool keep_old)
 {
+    if (!delta->fresh && (delta->traffic = PyMem_Calloc(1, sizeof(Traffic))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (delta->whole != NULL) {
         return prepare_whole(delta);
     }
@@ -460,7 +484,8 @@ unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
     RefList garbage = {0};
     int result = may_have_orphans(deltas) ? graph_orphans(deltas, &garbage) : 0;
     for (Py_ssize_t i = 0; i < deltas->count && result == 0; i++) {
-        result = graph_net_losses(&deltas->items[i].traffic, &recount->losers);
+        const Traffic *traffic = deltas->items[i].traffic;
+        result = traffic == NULL ? 0 : graph_net_losses(traffic, &recount->losers);
     }
     while (result == 0 && (recount->losers.count > 0 || garbage.count > 0)) {
         RefList losers = recount->losers;
@@ -473,6 +498,21 @@ unlink_cycles(Recount *recount, DeltaList *deltas, RefList *drops)
         reflist_clear(&garbage);
     }
     return result;
+}
+
+static int
+count_in(const Delta *delta)
+{
+    if (delta->traffic == NULL) {
+        return state_visit(delta->object->kind, delta->whole, link_in, NULL);
+    }
+    const RefList *in = &delta->traffic->in;
+    for (Py_ssize_t k = 0; k < in->count; k++) {
+        if (value_visit(in->items[k], link_in, NULL) != 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* What the committer found to be garbage. */
@@ -501,18 +541,17 @@ static int
 recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
               RefList *drops)
 {
+    static const RefList nothing = {0};
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
-        RefList *in = &deltas->items[i].traffic.in;
-        for (Py_ssize_t k = 0; k < in->count; k++) {
-            if (value_visit(in->items[k], link_in, NULL) != 0) {
-                return -1;
-            }
+        if (count_in(&deltas->items[i]) != 0) {
+            return -1;
         }
     }
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
         Delta *delta = &deltas->items[i];
-        for (Py_ssize_t k = 0; k < delta->traffic.out.count; k++) {
-            if (value_visit(delta->traffic.out.items[k], link_out, recount) != 0) {
+        const RefList *out = delta->traffic == NULL ? &nothing : &delta->traffic->out;
+        for (Py_ssize_t k = 0; k < out->count; k++) {
+            if (value_visit(out->items[k], link_out, recount) != 0) {
                 return -1;
             }
         }
@@ -667,7 +706,7 @@ replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare,
         if (state_visit(object->kind, object->state, link_in, NULL) != 0) {
             return -1;
         }
-        object->flags |= (uint8_t) state_key_traits(object->kind, object->state);
+        note_keys(&deltas->items[i]);
     }
     /* A base may hold what the commit that it was made for has cut off. */
     for (Py_ssize_t i = 0; i < deltas->count; i++) {

@@ -40,9 +40,10 @@ typedef struct Delta {
     bool fresh; /* was not linked before */
     bool owns_ops;
     bool held; /* the committer holds a reference to the object's present state */
+    int keys;  /* enum key_traits of `whole`; only in a record that was read */
     /* private to graph_apply */
     PyObject *next;
-    Traffic traffic;
+    Traffic *traffic; /* NULL for fresh objects */
 } Delta;
 
 typedef struct DeltaList {

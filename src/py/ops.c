@@ -244,6 +244,9 @@ state_visit(int kind, PyObject *state, ref_visitor visit, void *arg)
         Py_ssize_t pos = 0;
         PyObject *key;
         PyObject *value;
+        if (!PyObject_GC_IsTracked(state)) {
+            return 0; /* it holds nothing that could be part of a cycle, so no wrapper */
+        }
         while (PyDict_Next(state, &pos, &key, &value)) {
             if (value_visit(key, visit, arg) != 0 || value_visit(value, visit, arg) != 0) {
                 return -1;
@@ -340,7 +343,7 @@ is_ref(DObject *wrapper, void *arg)
     return 1;
 }
 
-static int
+int
 key_traits(PyObject *key)
 {
     return key_is_plain(key) ? 0 : KEYS_ODD | (value_visit(key, is_ref, NULL) ? KEYS_REF : 0);

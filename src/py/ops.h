@@ -69,6 +69,7 @@ enum key_traits {
     KEYS_ODD = 2  /* hashing or comparing some may run Python code */
 };
 int state_key_traits(int kind, PyObject *state);
+int key_traits(PyObject *key);
 
 /* Stands in overlays for "not there". An immortal object of no use elsewhere. */
 extern PyObject *tosc_gone;

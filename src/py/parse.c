@@ -270,6 +270,7 @@ begin_container(Parser *p, PyObject *container)
     p->left--;
     p->container = container;
     p->base = p->stack.count;
+    p->stack.keys = 0;
     return 0;
 }
 
@@ -285,7 +286,7 @@ fill_list(PyObject *list, PyObject **values, Py_ssize_t count)
 }
 
 static int
-fill_dict(PyObject *dict, PyObject **values, Py_ssize_t count)
+fill_dict(PyObject *dict, PyObject **values, Py_ssize_t count, int *keys)
 {
     if (count % 2 != 0) {
         return damaged("a key without a value");
@@ -294,32 +295,34 @@ fill_dict(PyObject *dict, PyObject **values, Py_ssize_t count)
         if (PyDict_SetItem(dict, values[i], values[i + 1]) < 0) {
             return -1;
         }
+        *keys |= PyUnicode_CheckExact(values[i]) ? 0 : key_traits(values[i]);
     }
     return 0;
 }
 
 static int
-fill_set(PyObject *set, PyObject **values, Py_ssize_t count)
+fill_set(PyObject *set, PyObject **values, Py_ssize_t count, int *keys)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         if (PySet_Add(set, values[i]) < 0) {
             return -1;
         }
+        *keys |= key_traits(values[i]);
     }
     return 0;
 }
 
 static int
-fill(PyObject *container, int op, PyObject **values, Py_ssize_t count)
+fill(PyObject *container, int op, PyObject **values, Py_ssize_t count, int *keys)
 {
     if (op == OP_APPENDS && PyList_CheckExact(container)) {
         return fill_list(container, values, count);
     }
     if (op == OP_SETITEMS && PyDict_CheckExact(container)) {
-        return fill_dict(container, values, count);
+        return fill_dict(container, values, count, keys);
     }
     if (op == OP_ADDITEMS && PyAnySet_CheckExact(container)) {
-        return fill_set(container, values, count);
+        return fill_set(container, values, count, keys);
     }
     return damaged("a container of another kind");
 }
@@ -342,7 +345,8 @@ close_batch(Parser *p, int op)
         return damaged("a tuple that does not end");
     }
     Items *stack = &p->stack;
-    if (fill(p->container, op, stack->values + p->base, stack->count - p->base) < 0) {
+    PyObject **values = stack->values + p->base;
+    if (fill(p->container, op, values, stack->count - p->base, &stack->keys) < 0) {
         return -1;
     }
     drop_to(stack, p->base);

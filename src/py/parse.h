@@ -6,7 +6,7 @@
 #ifndef TOSC_PY_PARSE_H
 #define TOSC_PY_PARSE_H
 
-#include "dobject.h"
+#include "ops.h"
 
 /* The values that have been read and not yet taken: whole items, in order, strong. */
 typedef struct Items {
@@ -14,6 +14,7 @@ typedef struct Items {
     Py_ssize_t count;
     Py_ssize_t room;
     Py_ssize_t next;
+    int keys; /* what the keys of the last value are like, see ops.h */
 } Items;
 
 typedef struct Parser {

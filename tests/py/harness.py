@@ -134,7 +134,7 @@ class PyBackend(tosc.BackendBase):
         with self.box.changed:
             last = getattr(self.seen, 'version', MISSING)
             if last == self.box.version:
-                self.box.changed.wait(0.05)
+                self.box.changed.wait(0.02)
             self.seen.version = self.box.version
             return last != self.box.version
 

@@ -193,7 +193,8 @@ def test_the_child_may_end_by_exit_and_the_parent_is_not_disturbed(file_store):
         for _ in range(3):
             pid = os.fork()
             if pid == 0:
-                data['n'] += 1
+                with manager.transaction():
+                    data['n'] += 1
                 sys.exit(0)
             reap(pid)
         until(lambda: data['n'] == 3)

@@ -353,6 +353,26 @@ def test_cyclic_garbage_is_not_linked(store):
     assert two.refresh()['again'][0]['b'] is two.read()['again']
 
 
+@pytest.mark.parametrize('change', [
+    lambda loop: loop.extend(loop), lambda loop: loop.append(5), lambda loop: loop.append([loop]),
+    lambda loop: loop.insert(0, {'k': loop}), lambda loop: None])
+def test_a_cycle_changed_and_cut_off_in_one_commit(store, change):
+    loop = []
+    loop.append(loop)
+    one, two = store.pair({'t': [loop], 'other': []})
+    data, theirs = one.read(), two.read()['t'][0]
+    loop = data['t'][0]
+    with one.transaction():
+        change(loop)
+        data.clear()
+    assert not one.is_linked(loop)
+    two.refresh()
+    assert not two.is_linked(theirs)
+    version = one.version
+    loop.append('local')
+    assert one.version == version == two.version
+
+
 def test_a_cycle_that_holds_a_shared_part(store):
     manager = store.manager({'cycle': {}, 'shared': [1]})
     data = manager.read()

@@ -12,7 +12,6 @@ from hypothesis import settings  # noqa: E402
 
 from model import StoreMachine  # noqa: E402
 
-
 pytestmark = pytest.mark.seconds(400)
 
 
@@ -42,8 +41,8 @@ class PythonMachine(StoreMachine):
 
 
 TestInproc = InprocMachine.TestCase
-TestInproc.settings = settings(max_examples=60, stateful_step_count=30)
+TestInproc.settings = settings(max_examples=40, stateful_step_count=25)
 TestFile = FileMachine.TestCase
-TestFile.settings = settings(max_examples=60, stateful_step_count=30)
+TestFile.settings = settings(max_examples=30, stateful_step_count=25)
 TestPython = PythonMachine.TestCase
-TestPython.settings = settings(max_examples=25, stateful_step_count=25)
+TestPython.settings = settings(max_examples=15, stateful_step_count=25)

@@ -10,8 +10,9 @@ from test_model import FileMachine, InprocMachine, PythonMachine  # noqa: E402
 
 
 @pytest.mark.seconds(900)
-@pytest.mark.parametrize('machine,examples', [(InprocMachine, 1500), (FileMachine, 1500),
-                                              (PythonMachine, 500)])
-def test_histories(machine, examples):
+@pytest.mark.parametrize('machine,examples', [(InprocMachine, 400), (FileMachine, 300),
+                                              (PythonMachine, 150)])
+@pytest.mark.parametrize('part', range(3))
+def test_histories(machine, examples, part):
     run_state_machine_as_test(machine, settings=settings(max_examples=examples,
                                                          stateful_step_count=40))
