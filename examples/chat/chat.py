@@ -14,10 +14,9 @@ import tosc
 LAST = 100  # lines that are kept
 
 
-def show(manager, backend, name):
+def show(manager, backend, name, seen):
     """Prints what others say, as it comes."""
     chat = manager.read()
-    seen = chat['count']
     while True:
         with manager.transaction():  # count and lines fit each other
             new = chat['count'] - seen
@@ -42,7 +41,9 @@ def main(path, name):
             chat['count'] += 1
             del chat['lines'][:-LAST]
 
-        threading.Thread(target=show, args=(manager, backend, name), daemon=True).start()
+        # From here on nothing is missed, whenever the thread gets to run.
+        arguments = manager, backend, name, chat['count']
+        threading.Thread(target=show, args=arguments, daemon=True).start()
         say('(is here)')
         for line in sys.stdin:
             say(line.rstrip('\n'))

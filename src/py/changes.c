@@ -23,7 +23,7 @@ change_new(DObject *object, PyObject *base)
         PyErr_NoMemory();
         return NULL;
     }
-    change->object = (DObject *) Py_NewRef((PyObject *) object);
+    change->object = (DObject *)Py_NewRef((PyObject *)object);
     change->base = Py_NewRef(base);
     change->cut = -1;
     change->length = -1;
@@ -87,8 +87,8 @@ materialise(Change *change)
         return -1;
     }
     int result = 0;
-    for (Py_ssize_t i = 0;
-         i < change->ops.count && change->full == NULL && result == 0; i++) {
+    for (Py_ssize_t i = 0; i < change->ops.count && change->full == NULL && result == 0;
+         i++) {
         result = redo(change, i, full);
     }
     if (result < 0 || change->full != NULL) {
@@ -162,10 +162,12 @@ change_len(Change *change)
         return -1;
     }
     if (change->full == NULL && has_overlay(change)) {
-        return change->object->kind == KIND_LIST ? change->cut + PyList_GET_SIZE(change->tail)
-                                                 : change->length;
+        return change->object->kind == KIND_LIST
+                   ? change->cut + PyList_GET_SIZE(change->tail)
+                   : change->length;
     }
-    return state_len(change->object->kind, change->full != NULL ? change->full : change->base);
+    return state_len(change->object->kind,
+                     change->full != NULL ? change->full : change->base);
 }
 
 PyObject *
@@ -192,7 +194,8 @@ change_item(Change *change, Py_ssize_t index)
             }
         }
     }
-    return index < PyList_GET_SIZE(state) ? Py_NewRef(PyList_GET_ITEM(state, index)) : NULL;
+    return index < PyList_GET_SIZE(state) ? Py_NewRef(PyList_GET_ITEM(state, index))
+                                          : NULL;
 }
 
 static int
@@ -297,7 +300,8 @@ overlay_set(Change *change, PyObject *elements, PyObject *mark)
 }
 
 static int
-overlay_apply(Change *change, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject *b)
+overlay_apply(Change *change, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a,
+              PyObject *b)
 {
     if (change->object->kind == KIND_BYTES || overlay_start(change) < 0) {
         return PyErr_Occurred() ? -1 : 0;
@@ -362,7 +366,8 @@ prefer_whole(Change *change)
 }
 
 int
-change_add(Change *change, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject *b)
+change_add(Change *change, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a,
+           PyObject *b)
 {
     int kind = change->object->kind;
     if (code == OP_ASSIGN) {

@@ -15,18 +15,20 @@ struct Change {
     Transaction *top; /* the outermost transaction; NULL in an implicit one */
     int level;        /* the nested block that it belongs to; 0: the outermost */
     PyObject *base;   /* the state that it started from */
-    PyObject *full;   /* base with all operations done, nobody else's; NULL: overlay in use */
-    PyObject *over;   /* overlay: dict/attrs/set: key -> value or tosc_gone; list: index -> value */
-    PyObject *tail;   /* overlay of a list: what follows base[:cut] */
+    PyObject
+        *full; /* base with all operations done, nobody else's; NULL: overlay in use */
+    PyObject *
+        over; /* overlay: dict/attrs/set: key -> value or tosc_gone; list: index -> value */
+    PyObject *tail; /* overlay of a list: what follows base[:cut] */
     Py_ssize_t cut;
     Py_ssize_t length; /* of a dict, set in overlay form */
-    OpList ops;       /* what was done, in order */
-    bool whole;       /* the record holds the whole state: ops is empty */
-    int readers;      /* look-ups in it that are running Python code, perhaps */
-    bool writing;     /* a Write on it has begun and not ended */
-    Change *below;    /* the same object's change in an outer block, hidden by this one */
-    Change *other;    /* the same object's changes in other transactions */
-    Change *next;     /* in the transaction */
+    OpList ops;        /* what was done, in order */
+    bool whole;        /* the record holds the whole state: ops is empty */
+    int readers;       /* look-ups in it that are running Python code, perhaps */
+    bool writing;      /* a Write on it has begun and not ended */
+    Change *below; /* the same object's change in an outer block, hidden by this one */
+    Change *other; /* the same object's changes in other transactions */
+    Change *next;  /* in the transaction */
 };
 
 /* A change of `object` that starts from `base`. Takes no reference but its own. */

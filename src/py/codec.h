@@ -12,14 +12,15 @@
 /* A commit on its way into the store. */
 typedef struct Commit {
     Manager *manager;
-    Transaction *own;  /* NULL: an implicit one */
-    Change *changes;   /* linked by `next` */
-    DeltaList deltas;  /* what graph_apply will do; objects that are linked now are added */
+    Transaction *own; /* NULL: an implicit one */
+    Change *changes;  /* linked by `next` */
+    DeltaList
+        deltas; /* what graph_apply will do; objects that are linked now are added */
     uint64_t next_oid; /* the counter after the commit */
     uint64_t *gone;    /* garbage found */
     size_t n_gone;
-    PyObject *chain;   /* the authentication chain after it, or NULL */
-    PyObject *carry;   /* a base that replaces records: the chain after these, or NULL */
+    PyObject *chain; /* the authentication chain after it, or NULL */
+    PyObject *carry; /* a base that replaces records: the chain after these, or NULL */
     tosc_commit_id id;
 } Commit;
 

@@ -24,7 +24,7 @@
 #define FLAG_EARLY 16  /* its state was written ahead in the record that is being read */
 #define FLAG_NAMED 32  /* the record that is being read changes or defines it */
 
-#define OID_LIMIT ((uint64_t) 1 << 59)
+#define OID_LIMIT ((uint64_t)1 << 59)
 
 typedef struct Decoder {
     Manager *m;
@@ -68,9 +68,9 @@ new_shell(int kind)
         damaged("an object of unknown kind");
         return NULL;
     }
-    DObject *shell = (DObject *) type->tp_alloc(type, 0);
+    DObject *shell = (DObject *)type->tp_alloc(type, 0);
     if (shell != NULL) {
-        shell->kind = (uint8_t) kind;
+        shell->kind = (uint8_t)kind;
     }
     return shell;
 }
@@ -95,11 +95,11 @@ make_shell(Decoder *d, uint64_t oid, int kind)
     }
     DObject *shell = new_shell(kind);
     if (shell != NULL) {
-        shell->manager = (Manager *) Py_NewRef((PyObject *) d->m);
+        shell->manager = (Manager *)Py_NewRef((PyObject *)d->m);
         shell->oid = oid; /* not in the Manager's table yet: nobody can find it by that */
         oidtable_insert(&d->shells, shell);
     }
-    return (PyObject *) shell;
+    return (PyObject *)shell;
 }
 
 /* The wrapper of an oid: the Manager's, one met before, or a new shell. A new reference. */
@@ -120,25 +120,26 @@ find_wrapper(Decoder *d, uint64_t oid, int kind)
         ours ? clashes(d) : damaged("an object of two kinds");
         return NULL;
     }
-    return Py_NewRef((PyObject *) found);
+    return Py_NewRef((PyObject *)found);
 }
 
 static PyObject *
 find_value(Decoder *d, int64_t number)
 {
     if (number >= 0) {
-        return find_wrapper(d, (uint64_t) number / 8, (int) (number % 8));
+        return find_wrapper(d, (uint64_t)number / 8, (int)(number % 8));
     }
-    uint64_t index = (uint64_t) (-1 - number);
-    if (d->extras == NULL || index >= (uint64_t) PyList_GET_SIZE(d->extras)) {
+    uint64_t index = (uint64_t)(-1 - number);
+    if (d->extras == NULL || index >= (uint64_t)PyList_GET_SIZE(d->extras)) {
         damaged("a value that is not there");
         return NULL;
     }
     PyObject *value = PyList_GET_ITEM(d->extras, index);
     if (pickling_is_stand_in(value)) {
-        return tosc_raise_format(tosc_state->SerializationError,
-                                 "stored data name 'builtins.getattr', which is not among the "
-                                 "allowed classes");
+        return tosc_raise_format(
+            tosc_state->SerializationError,
+            "stored data name 'builtins.getattr', which is not among the "
+            "allowed classes");
     }
     return Py_NewRef(value);
 }
@@ -214,7 +215,7 @@ take_class(Items *items)
 static int
 check_class(Decoder *d, DObject *object, PyObject *cls)
 {
-    PyObject *known = ((DAnyObject *) object)->cls;
+    PyObject *known = ((DAnyObject *)object)->cls;
     if (known == NULL) {
         return object->kind == KIND_ANY ? dany_set_class(object, cls)
                                         : opaque_set_class(object, cls);
@@ -314,7 +315,8 @@ take_op(Items *items, DObject *object, int code, Op *op)
         good = false;
     }
     if (!good) {
-        return PyErr_Occurred() ? -1 : damaged("an operation that does not fit its object");
+        return PyErr_Occurred() ? -1
+                                : damaged("an operation that does not fit its object");
     }
     op->code = code;
     op->a = Py_XNewRef(a);
@@ -367,7 +369,7 @@ add_op(Record *record, DObject *object, Op *op)
     /* Room for powers of two only: the count tells when there is none left. */
     if (delta != NULL && (delta->n_ops & (delta->n_ops - 1)) == 0) {
         Py_ssize_t room = delta->n_ops ? delta->n_ops * 2 : 1;
-        ops = PyMem_Realloc(ops, (size_t) room * sizeof(*ops));
+        ops = PyMem_Realloc(ops, (size_t)room * sizeof(*ops));
         if (ops == NULL) {
             PyErr_NoMemory();
         } else {
@@ -408,7 +410,8 @@ decode_state(Decoder *d, Items *items, DObject *object, int code)
         return -1;
     }
     int result = 0;
-    if (code == OP_ASSIGN || !(object->flags & FLAG_EARLY)) { /* else it is the same again */
+    if (code == OP_ASSIGN
+        || !(object->flags & FLAG_EARLY)) { /* else it is the same again */
         result = add_state(d, object, code, state, items->keys);
     }
     Py_DECREF(state);
@@ -426,15 +429,16 @@ decode_item(Decoder *d, Items *items)
     if (target == NULL) {
         return -1;
     }
-    if (!dobject_check(target) || ((DObject *) target)->manager != d->m) {
+    if (!dobject_check(target) || ((DObject *)target)->manager != d->m) {
         return damaged("an object that is none");
     }
-    DObject *object = (DObject *) target;
+    DObject *object = (DObject *)target;
     if (code == CODE_DEFINE || code == CODE_EARLY || code == OP_ASSIGN) {
-        return decode_state(d, items, object, (int) code);
+        return decode_state(d, items, object, (int)code);
     }
     Op op = {0};
-    return take_op(items, object, (int) code, &op) < 0 ? -1 : add_op(d->record, object, &op);
+    return take_op(items, object, (int)code, &op) < 0 ? -1
+                                                      : add_op(d->record, object, &op);
 }
 
 static int
@@ -460,7 +464,7 @@ forget_flags(Record *record)
 static PyObject *
 load_extras(Decoder *d, const unsigned char *data, size_t size)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize((const char *) data, (Py_ssize_t) size);
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
     if (bytes == NULL) {
         return NULL;
     }
@@ -477,7 +481,8 @@ load_extras(Decoder *d, const unsigned char *data, size_t size)
 void
 codec_explain(void)
 {
-    if (PyErr_ExceptionMatches(tosc_state->Error) || PyErr_ExceptionMatches(PyExc_MemoryError)
+    if (PyErr_ExceptionMatches(tosc_state->Error)
+        || PyErr_ExceptionMatches(PyExc_MemoryError)
         || !PyErr_ExceptionMatches(PyExc_Exception)) {
         return;
     }
@@ -485,7 +490,7 @@ codec_explain(void)
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);
     PyErr_Format(tosc_state->DataError, "the stored data cannot be decoded: %.200s: %S",
-                 ((PyTypeObject *) type)->tp_name, error);
+                 ((PyTypeObject *)type)->tp_name, error);
     PyObject *type2, *error2, *traceback2;
     PyErr_Fetch(&type2, &error2, &traceback2);
     PyErr_NormalizeException(&type2, &error2, &traceback2);
@@ -510,7 +515,7 @@ read_varint(Cursor *c, uint64_t *ret)
     for (int shift = 0; shift < 64 && c->left > 0; shift += 7) {
         unsigned char byte = *c->data++;
         c->left--;
-        value |= (uint64_t) (byte & 0x7f) << shift;
+        value |= (uint64_t)(byte & 0x7f) << shift;
         if (!(byte & 0x80)) {
             *ret = value;
             return 0;
@@ -562,7 +567,8 @@ decode_counter(Decoder *d, Record *record, Cursor *c)
     }
     /* Room for all objects at once: one of them takes 8 bytes at least. */
     uint64_t most = c->left / 8;
-    return oidtable_reserve(&d->shells, record->next_oid < most ? record->next_oid : most);
+    return oidtable_reserve(&d->shells,
+                            record->next_oid < most ? record->next_oid : most);
 }
 
 static int
@@ -620,33 +626,36 @@ check_mac(Manager *m, bool base, const unsigned char *header, Cursor *c, size_t 
         if (!marked) {
             return 0;
         }
-        PyErr_SetString(tosc_state->DataError, "the stored data are authenticated: open them "
-                                               "with Manager(backend, key=...)");
+        PyErr_SetString(tosc_state->DataError,
+                        "the stored data are authenticated: open them "
+                        "with Manager(backend, key=...)");
         return -1;
     }
     size_t fields = base ? 2 * RECORD_MAC : RECORD_MAC;
     if (!marked || c->left < fields + body_size) {
-        PyErr_SetString(tosc_state->DataError, "the stored data are not authenticated with a "
-                                               "key; nothing of them was decoded");
+        PyErr_SetString(tosc_state->DataError,
+                        "the stored data are not authenticated with a "
+                        "key; nothing of them was decoded");
         return -1;
     }
-    const char *chain = base                  ? (const char *) c->data
+    const char *chain = base                  ? (const char *)c->data
                         : list->chain != NULL ? PyBytes_AS_STRING(list->chain)
                                               : NULL;
-    const char *stored = (const char *) c->data + fields - RECORD_MAC;
+    const char *stored = (const char *)c->data + fields - RECORD_MAC;
     PyObject *mac = NULL;
     if (chain != NULL) {
-        mac = record_mac(m->key, (const char *) header, chain,
-                         (const char *) c->data + fields, body_size);
+        mac = record_mac(m->key, (const char *)header, chain,
+                         (const char *)c->data + fields, body_size);
         if (mac == NULL) {
             return -1;
         }
     }
     if (mac == NULL || !record_same_mac(mac, stored)) {
         Py_XDECREF(mac);
-        PyErr_SetString(tosc_state->DataError, "the stored data were not written with this "
-                                               "key, or were changed since; nothing of them "
-                                               "was decoded");
+        PyErr_SetString(tosc_state->DataError,
+                        "the stored data were not written with this "
+                        "key, or were changed since; nothing of them "
+                        "was decoded");
         return -1;
     }
     if (base) {
@@ -670,7 +679,7 @@ decode_record(Decoder *d, Cursor *c, Record *record, RecordList *list)
     }
     uint64_t body_size = 0;
     for (int i = 0; i < 8; i++) {
-        body_size |= (uint64_t) header[8 + i] << (8 * i);
+        body_size |= (uint64_t)header[8 + i] << (8 * i);
     }
     c->data += RECORD_HEADER;
     c->left -= RECORD_HEADER;
@@ -754,7 +763,8 @@ decode_all(Decoder *d, Cursor c, RecordList *ret)
 }
 
 int
-codec_decode(Manager *m, const unsigned char *data, size_t size, bool reuse, RecordList *ret)
+codec_decode(Manager *m, const unsigned char *data, size_t size, bool reuse,
+             RecordList *ret)
 {
     Decoder d = {.m = m, .reuse = reuse, .last_counter = m->next_oid};
     int result = decode_all(&d, (Cursor){data, size}, ret);

@@ -19,9 +19,9 @@
 
 #include <string.h>
 
-#define FRAME_AT 3        /* where the frame's length stands */
-#define HEADER_SIZE 11    /* PROTO, FRAME and its length */
-#define BATCH 1000        /* elements between MARK and APPENDS, SETITEMS or ADDITEMS */
+#define FRAME_AT 3     /* where the frame's length stands */
+#define HEADER_SIZE 11 /* PROTO, FRAME and its length */
+#define BATCH 1000     /* elements between MARK and APPENDS, SETITEMS or ADDITEMS */
 #define BREATH_EVERY 20000
 
 /* ---- bytes ---- */
@@ -63,7 +63,7 @@ buffer_varint(Buffer *b, uint64_t value)
     unsigned char bytes[10];
     size_t n = 0;
     do {
-        bytes[n] = (unsigned char) (value & 0x7f);
+        bytes[n] = (unsigned char)(value & 0x7f);
         value >>= 7;
         bytes[n++] |= value ? 0x80 : 0;
     } while (value);
@@ -83,7 +83,7 @@ put_op(Emitter *e, int op)
     if (e->out.size == e->out.room && buffer_reserve(&e->out, 1) < 0) {
         return -1;
     }
-    e->out.data[e->out.size++] = (char) op;
+    e->out.data[e->out.size++] = (char)op;
     return 0;
 }
 
@@ -91,12 +91,12 @@ put_op(Emitter *e, int op)
 static int
 put_number(Emitter *e, int op, uint64_t value, int width)
 {
-    char bytes[9] = {(char) op};
+    char bytes[9] = {(char)op};
     for (int i = 1; i <= width; i++) {
-        bytes[i] = (char) (value & 0xff);
+        bytes[i] = (char)(value & 0xff);
         value >>= 8;
     }
-    return buffer_put(&e->out, bytes, (size_t) width + 1);
+    return buffer_put(&e->out, bytes, (size_t)width + 1);
 }
 
 /* ---- start and end ---- */
@@ -119,7 +119,7 @@ emit_finish(Emitter *e)
     }
     uint64_t length = e->out.size - HEADER_SIZE;
     for (int i = 0; i < 8; i++) {
-        e->out.data[FRAME_AT + i] = (char) (length >> (8 * i));
+        e->out.data[FRAME_AT + i] = (char)(length >> (8 * i));
     }
     return 0;
 }
@@ -142,7 +142,7 @@ static size_t
 memo_slot(const Emitter *e, PyObject *text)
 {
     size_t mask = e->memo_size - 1;
-    size_t i = ((uintptr_t) text >> 4) * 0x9E3779B97F4A7C15u >> 20 & mask;
+    size_t i = ((uintptr_t)text >> 4) * 0x9E3779B97F4A7C15u >> 20 & mask;
     while (e->memo[i] != NULL && e->memo[i] != text) {
         i = (i + 1) & mask;
     }
@@ -182,20 +182,20 @@ put_text(Emitter *e, const char *data, Py_ssize_t size)
 {
     int result;
     if (size < 256) {
-        result = put_number(e, OP_SHORT_BINUNICODE, (uint64_t) size, 1);
-    } else if ((uint64_t) size <= UINT32_MAX) {
-        result = put_number(e, OP_BINUNICODE, (uint64_t) size, 4);
+        result = put_number(e, OP_SHORT_BINUNICODE, (uint64_t)size, 1);
+    } else if ((uint64_t)size <= UINT32_MAX) {
+        result = put_number(e, OP_BINUNICODE, (uint64_t)size, 4);
     } else {
-        result = put_number(e, OP_BINUNICODE8, (uint64_t) size, 8);
+        result = put_number(e, OP_BINUNICODE8, (uint64_t)size, 8);
     }
-    return result < 0 ? -1 : buffer_put(&e->out, data, (size_t) size);
+    return result < 0 ? -1 : buffer_put(&e->out, data, (size_t)size);
 }
 
 static int
 put_unicode(Emitter *e, PyObject *text)
 {
     if (PyUnicode_IS_COMPACT_ASCII(text)) {
-        return put_text(e, (const char *) PyUnicode_1BYTE_DATA(text),
+        return put_text(e, (const char *)PyUnicode_1BYTE_DATA(text),
                         PyUnicode_GET_LENGTH(text));
     }
     /* Not PyUnicode_AsUTF8: it would keep the bytes with the string for ever. */
@@ -230,7 +230,7 @@ emit_text(Emitter *e, PyObject *text)
         return 0;
     }
     e->memo[slot] = Py_NewRef(text);
-    e->memo_index[slot] = (uint32_t) e->memo_used++;
+    e->memo_index[slot] = (uint32_t)e->memo_used++;
     return put_op(e, OP_MEMOIZE);
 }
 
@@ -240,17 +240,17 @@ int
 emit_int(Emitter *e, int64_t value)
 {
     if (value >= 0 && value < 256) {
-        return put_number(e, OP_BININT1, (uint64_t) value, 1);
+        return put_number(e, OP_BININT1, (uint64_t)value, 1);
     }
     if (value >= 0 && value < 65536) {
-        return put_number(e, OP_BININT2, (uint64_t) value, 2);
+        return put_number(e, OP_BININT2, (uint64_t)value, 2);
     }
     if (value >= INT32_MIN && value <= INT32_MAX) {
-        return put_number(e, OP_BININT, (uint64_t) value, 4);
+        return put_number(e, OP_BININT, (uint64_t)value, 4);
     }
     int result = put_number(e, OP_LONG1, 8, 1);
     for (int i = 0; i < 8 && result == 0; i++) {
-        result = put_op(e, (char) ((uint64_t) value >> (8 * i)));
+        result = put_op(e, (char)((uint64_t)value >> (8 * i)));
     }
     return result;
 }
@@ -281,19 +281,19 @@ emit_bytes(Emitter *e, const char *data, Py_ssize_t size)
 {
     int result;
     if (size < 256) {
-        result = put_number(e, OP_SHORT_BINBYTES, (uint64_t) size, 1);
-    } else if ((uint64_t) size <= UINT32_MAX) {
-        result = put_number(e, OP_BINBYTES, (uint64_t) size, 4);
+        result = put_number(e, OP_SHORT_BINBYTES, (uint64_t)size, 1);
+    } else if ((uint64_t)size <= UINT32_MAX) {
+        result = put_number(e, OP_BINBYTES, (uint64_t)size, 4);
     } else {
-        result = put_number(e, OP_BINBYTES8, (uint64_t) size, 8);
+        result = put_number(e, OP_BINBYTES8, (uint64_t)size, 8);
     }
-    return result < 0 ? -1 : buffer_put(&e->out, data, (size_t) size);
+    return result < 0 ? -1 : buffer_put(&e->out, data, (size_t)size);
 }
 
 int
 emit_bytearray(Emitter *e, PyObject *array)
 {
-    size_t size = (size_t) PyByteArray_GET_SIZE(array);
+    size_t size = (size_t)PyByteArray_GET_SIZE(array);
     if (put_number(e, OP_BYTEARRAY8, size, 8) < 0) {
         return -1;
     }
@@ -306,7 +306,7 @@ int
 emit_ref(Emitter *e, DObject *wrapper)
 {
     uint64_t oid = e->oid_of(wrapper, e->arg);
-    if (oid == 0 || emit_int(e, (int64_t) (oid * 8 + wrapper->kind)) < 0) {
+    if (oid == 0 || emit_int(e, (int64_t)(oid * 8 + wrapper->kind)) < 0) {
         return -1;
     }
     return put_op(e, OP_BINPERSID);
@@ -323,7 +323,7 @@ emit_extra(Emitter *e, PyObject *value)
         return -1;
     }
     Py_ssize_t index = PyList_GET_SIZE(e->extras);
-    if (PyList_Append(e->extras, value) < 0 || emit_int(e, -1 - (int64_t) index) < 0) {
+    if (PyList_Append(e->extras, value) < 0 || emit_int(e, -1 - (int64_t)index) < 0) {
         return -1;
     }
     return put_op(e, OP_BINPERSID);
@@ -357,7 +357,7 @@ emit_simple(Emitter *e, PyObject *value)
     if (type == &PyTuple_Type) {
         return PyTuple_GET_SIZE(value) == 0 ? put_op(e, OP_EMPTY_TUPLE) : 1;
     }
-    return dobject_check(value) ? emit_ref(e, (DObject *) value) : emit_extra(e, value);
+    return dobject_check(value) ? emit_ref(e, (DObject *)value) : emit_extra(e, value);
 }
 
 typedef struct Level {

@@ -26,9 +26,9 @@ void buffer_free(Buffer *b);
  */
 typedef struct Emitter {
     Buffer out;
-    PyObject *extras; /* list */
+    PyObject *extras;                                /* list */
     uint64_t (*oid_of)(DObject *wrapper, void *arg); /* 0: exception */
-    int (*hashed)(DObject *wrapper, void *arg); /* told of what reading will hash */
+    int (*hashed)(DObject *wrapper, void *arg);      /* told of what reading will hash */
     void *arg;
     /* strings that have been written: address -> place in the unpickler's memo */
     PyObject **memo;

@@ -104,7 +104,8 @@ hashed(DObject *wrapper, void *arg)
         && graph_find(encoding->commit->manager, wrapper->oid) == wrapper) {
         return 0; /* everybody has it already */
     }
-    if (oid_of(wrapper, arg) == 0 || reflist_add(&encoding->early, (PyObject *) wrapper) < 0) {
+    if (oid_of(wrapper, arg) == 0
+        || reflist_add(&encoding->early, (PyObject *)wrapper) < 0) {
         return -1;
     }
     wrapper->flags |= FLAG_EARLY;
@@ -123,8 +124,9 @@ static PyObject *
 settled_view(Commit *commit, DObject *object)
 {
     PyObject *view = Py_XNewRef(view_of(commit, object));
-    if (view != NULL && object->kind == KIND_OPAQUE && ((OpaqueState *) view)->live != NULL) {
-        Py_SETREF(view, opaque_settle(object, view, ((OpaqueState *) view)->live));
+    if (view != NULL && object->kind == KIND_OPAQUE
+        && ((OpaqueState *)view)->live != NULL) {
+        Py_SETREF(view, opaque_settle(object, view, ((OpaqueState *)view)->live));
     }
     return view;
 }
@@ -152,12 +154,13 @@ emit_state(Emitter *e, DObject *object, PyObject *state)
     case KIND_BYTES:
         return emit_bytearray(e, state);
     case KIND_ANY:
-        return emit_extra(e, ((DAnyObject *) object)->cls) < 0 ? -1 : emit_dict(e, state);
+        return emit_extra(e, ((DAnyObject *)object)->cls) < 0 ? -1 : emit_dict(e, state);
     default: {
-        OpaqueState *opaque = (OpaqueState *) state;
-        if (emit_extra(e, ((DAnyObject *) object)->cls) < 0
+        OpaqueState *opaque = (OpaqueState *)state;
+        if (emit_extra(e, ((DAnyObject *)object)->cls) < 0
             || emit_bytes(e, PyBytes_AS_STRING(opaque->pickle),
-                          PyBytes_GET_SIZE(opaque->pickle)) < 0) {
+                          PyBytes_GET_SIZE(opaque->pickle))
+                   < 0) {
             return -1;
         }
         return emit_value(e, opaque->refs);
@@ -246,8 +249,8 @@ mark_gone(Commit *commit, bool gone)
     for (size_t i = 0; i < commit->n_gone; i++) {
         DObject *object = graph_find(commit->manager, commit->gone[i]);
         if (object != NULL) {
-            object->flags = (uint8_t) (gone ? object->flags | FLAG_GONE
-                                            : object->flags & ~FLAG_GONE);
+            object->flags =
+                (uint8_t)(gone ? object->flags | FLAG_GONE : object->flags & ~FLAG_GONE);
         }
     }
 }
@@ -265,7 +268,7 @@ list_reachable(Commit *commit, RefList *ret)
     RefList all = {0};
     int result = graph_reachable(commit->manager, view_in_commit, commit, &all);
     for (Py_ssize_t i = 0; i < all.count && result == 0; i++) {
-        if (((DObject *) all.items[i])->oid != 0) { /* else it is met as a fresh one */
+        if (((DObject *)all.items[i])->oid != 0) { /* else it is met as a fresh one */
             result = reflist_add(ret, all.items[i]);
         }
     }
@@ -278,11 +281,11 @@ static int
 list_linked(Commit *commit, RefList *ret)
 {
     Manager *m = commit->manager;
-    int result = reflist_reserve(ret, (Py_ssize_t) m->table.used);
+    int result = reflist_reserve(ret, (Py_ssize_t)m->table.used);
     mark_gone(commit, true);
     for (size_t i = 0; i < m->table.size && result == 0; i++) {
         if (m->table.slots[i] != NULL && !(m->table.slots[i]->flags & FLAG_GONE)) {
-            result = reflist_add(ret, (PyObject *) m->table.slots[i]);
+            result = reflist_add(ret, (PyObject *)m->table.slots[i]);
         }
     }
     mark_gone(commit, false);
@@ -293,16 +296,18 @@ static int
 emit_graph(Encoding *encoding)
 {
     RefList all = {0};
-    int result = encoding->commit->changes != NULL ? list_reachable(encoding->commit, &all)
-                                                     : list_linked(encoding->commit, &all);
+    int result = encoding->commit->changes != NULL
+                     ? list_reachable(encoding->commit, &all)
+                     : list_linked(encoding->commit, &all);
     for (Py_ssize_t i = 0; i < all.count && result == 0; i++) {
-        DObject *object = (DObject *) all.items[i];
+        DObject *object = (DObject *)all.items[i];
         if (object->flags & FLAG_EARLY) {
             continue;
         }
         PyObject *state = view_of(encoding->commit, object);
-        result = state == NULL ? -1
-                               : emit_define(&encoding->emitter, CODE_DEFINE, object, state);
+        result = state == NULL
+                     ? -1
+                     : emit_define(&encoding->emitter, CODE_DEFINE, object, state);
     }
     reflist_clear(&all);
     return result;
@@ -314,8 +319,9 @@ reference_id(PyObject *capsule, PyObject *object)
     if (!dobject_check(object)) {
         Py_RETURN_NONE;
     }
-    uint64_t oid = oid_of((DObject *) object, PyCapsule_GetPointer(capsule, NULL));
-    return oid == 0 ? NULL : PyLong_FromUnsignedLongLong(oid * 8 + ((DObject *) object)->kind);
+    uint64_t oid = oid_of((DObject *)object, PyCapsule_GetPointer(capsule, NULL));
+    return oid == 0 ? NULL
+                    : PyLong_FromUnsignedLongLong(oid * 8 + ((DObject *)object)->kind);
 }
 
 static PyMethodDef reference_id_def = {"persistent_id", reference_id, METH_O, NULL};
@@ -347,8 +353,8 @@ blame(Encoding *encoding, PyObject *extras)
         path = graph_path(encoding->commit->manager, encoding->commit->own, culprit);
         PyErr_Clear();
     }
-    tosc_raise_format(tosc_state->SerializationError, "cannot store %V%sa %.200s: %S", path,
-                      "", path != NULL ? ", " : "",
+    tosc_raise_format(tosc_state->SerializationError, "cannot store %V%sa %.200s: %S",
+                      path, "", path != NULL ? ", " : "",
                       culprit != NULL ? Py_TYPE(culprit)->tp_name : "value", error);
     Py_XDECREF(path);
     PyObject *type2, *error2, *traceback2;
@@ -369,7 +375,7 @@ put_segment(Encoding *encoding, Buffer *body, PyObject *extras_pickle)
 {
     Emitter *e = &encoding->emitter;
     size_t extras_size =
-        extras_pickle == NULL ? 0 : (size_t) PyBytes_GET_SIZE(extras_pickle);
+        extras_pickle == NULL ? 0 : (size_t)PyBytes_GET_SIZE(extras_pickle);
     encoding->segments++;
     if (buffer_varint(body, extras_size) < 0 || buffer_varint(body, e->out.size) < 0) {
         return -1;
@@ -457,10 +463,10 @@ encode_early(Encoding *encoding, Py_ssize_t first)
     Py_ssize_t end = encoding->early.count;
     encoding->emitter.oid_of = oid_of_early;
     for (Py_ssize_t i = first; i < end && result == 0; i++) {
-        DObject *object = (DObject *) encoding->early.items[i];
+        DObject *object = (DObject *)encoding->early.items[i];
         PyObject *view = settled_view(encoding->commit, object);
-        result = view == NULL ? -1
-                              : emit_define(&encoding->emitter, CODE_EARLY, object, view);
+        result =
+            view == NULL ? -1 : emit_define(&encoding->emitter, CODE_EARLY, object, view);
         Py_XDECREF(view);
     }
     if (result == 0) {
@@ -507,7 +513,7 @@ put_header(Encoding *encoding, Buffer *ret, size_t body_size)
     header[4] = encoding->base ? 'B' : 'C';
     header[5] = commit->manager->key != NULL;
     for (int i = 0; i < 8; i++) {
-        header[8 + i] = (char) ((uint64_t) body_size >> (8 * i));
+        header[8 + i] = (char)((uint64_t)body_size >> (8 * i));
     }
     memcpy(header + 16, commit->id.bytes, 16);
     return buffer_put(ret, header, RECORD_HEADER);
@@ -584,7 +590,7 @@ codec_encode(Commit *commit, bool base, Buffer *ret)
         result = put_record(&encoding, ret);
     }
     for (Py_ssize_t i = 0; i < encoding.early.count; i++) {
-        ((DObject *) encoding.early.items[i])->flags &= (uint8_t) ~FLAG_EARLY;
+        ((DObject *)encoding.early.items[i])->flags &= (uint8_t)~FLAG_EARLY;
     }
     reflist_clear(&encoding.early);
     buffer_free(&encoding.body);

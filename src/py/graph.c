@@ -37,7 +37,7 @@ deltas_add(DeltaList *list, DObject *object)
 {
     if (list->count == list->room) {
         Py_ssize_t room = list->room ? list->room * 2 : 4;
-        Delta *items = PyMem_Realloc(list->items, (size_t) room * sizeof(*items));
+        Delta *items = PyMem_Realloc(list->items, (size_t)room * sizeof(*items));
         if (items == NULL) {
             PyErr_NoMemory();
             return NULL;
@@ -46,7 +46,7 @@ deltas_add(DeltaList *list, DObject *object)
         list->room = room;
     }
     Delta *delta = &list->items[list->count++];
-    *delta = (Delta){.object = (DObject *) Py_NewRef((PyObject *) object)};
+    *delta = (Delta){.object = (DObject *)Py_NewRef((PyObject *)object)};
     return delta;
 }
 
@@ -73,7 +73,8 @@ deltas_clear(DeltaList *list)
     PyMem_Free(old.items);
 #ifdef __GLIBC__
     if (old.count >= MANY_DELTAS) {
-        malloc_trim(0); /* as much memory as half of the data, and the next need is far off */
+        malloc_trim(
+            0); /* as much memory as half of the data, and the next need is far off */
     }
 #endif
 }
@@ -92,7 +93,7 @@ graph_init(Manager *m)
     if (m->cell == NULL || oidtable_reserve(&m->table, 1) < 0) {
         return -1;
     }
-    m->cell->manager = (Manager *) Py_NewRef((PyObject *) m);
+    m->cell->manager = (Manager *)Py_NewRef((PyObject *)m);
     m->cell->oid = CELL_OID;
     m->cell->links = 1;
     m->next_oid = CELL_OID + 1;
@@ -139,11 +140,11 @@ graph_release(Manager *m)
         PyErr_Clear(); /* the garbage collector will do it */
         return;
     }
-    PyObject *cell = Py_NewRef((PyObject *) m->cell);
+    PyObject *cell = Py_NewRef((PyObject *)m->cell);
     PyObject *root = m->cell->state;
     m->cell->state = empty;
     graph_free(m);
-    m->cell = (DObject *) cell;
+    m->cell = (DObject *)cell;
     Py_DECREF(root);
 }
 
@@ -195,7 +196,7 @@ graph_forget(Manager *m, RefList *drops)
     Py_ssize_t kept = 0;
     for (Py_ssize_t i = 0; i < m->aged.count; i++) {
         PyObject *object = m->aged.items[i];
-        if (!cut_older((DObject *) object, oldest, drops)) {
+        if (!cut_older((DObject *)object, oldest, drops)) {
             m->aged.items[kept++] = object;
         } else {
             if (reflist_add(drops, object) < 0) {
@@ -212,7 +213,7 @@ graph_forget(Manager *m, RefList *drops)
 static int
 collect(DObject *wrapper, void *arg)
 {
-    return reflist_add(arg, (PyObject *) wrapper);
+    return reflist_add(arg, (PyObject *)wrapper);
 }
 
 static bool
@@ -236,7 +237,7 @@ do_ops(Delta *delta, PyObject *state)
             return -1;
         }
     }
-    delta->object->flags |= (uint8_t) delta->traffic->keys;
+    delta->object->flags |= (uint8_t)delta->traffic->keys;
     return 0;
 }
 
@@ -244,7 +245,8 @@ static void
 note_keys(const Delta *delta)
 {
     DObject *object = delta->object;
-    int keys = delta->oid != 0 ? delta->keys : state_key_traits(object->kind, delta->whole);
+    int keys =
+        delta->oid != 0 ? delta->keys : state_key_traits(object->kind, delta->whole);
     object->flags |= (uint8_t)keys;
 }
 
@@ -327,7 +329,7 @@ keep_older(Manager *m, DObject *object, OldState **spare)
     OldState *old = *spare;
     *spare = old->next;
     if (object->older == NULL) {
-        reflist_add(&m->aged, (PyObject *) object);
+        reflist_add(&m->aged, (PyObject *)object);
     }
     old->state = Py_NewRef(object->state);
     old->since = object->since;
@@ -374,7 +376,7 @@ typedef struct Recount {
 static int
 link_in(DObject *wrapper, void *arg)
 {
-    (void) arg;
+    (void)arg;
     if (wrapper->oid == 0) {
         PyErr_SetString(tosc_state->DataError,
                         "damaged data: an object that is not stored is referred to");
@@ -393,16 +395,16 @@ link_out(DObject *wrapper, void *arg)
     }
     wrapper->links--;
     if (wrapper->links == 0) {
-        return reflist_add(&recount->doubtful, (PyObject *) wrapper);
+        return reflist_add(&recount->doubtful, (PyObject *)wrapper);
     }
     recount->some_lost = true;
-    return recount->unlinking ? reflist_add(&recount->losers, (PyObject *) wrapper) : 0;
+    return recount->unlinking ? reflist_add(&recount->losers, (PyObject *)wrapper) : 0;
 }
 
 static int
 unlink_object(Recount *recount, DObject *object, RefList *drops)
 {
-    PyObject *owned = (PyObject *) oidtable_remove(&recount->m->table, object->oid);
+    PyObject *owned = (PyObject *)oidtable_remove(&recount->m->table, object->oid);
     int result = owned == NULL ? 0 : reflist_add(drops, owned);
     object->oid = 0;
     object->links = 0;
@@ -417,13 +419,13 @@ static int
 unlink_doubtful(Recount *recount, RefList *drops)
 {
     while (recount->doubtful.count > 0) {
-        DObject *object = (DObject *) recount->doubtful.items[--recount->doubtful.count];
+        DObject *object = (DObject *)recount->doubtful.items[--recount->doubtful.count];
         int result = 0;
         if (object->links == 0 && object->oid != 0) {
             result = unlink_object(recount, object, drops);
         }
         if (result == 0) {
-            result = reflist_add(drops, (PyObject *) object);
+            result = reflist_add(drops, (PyObject *)object);
         }
         Py_DECREF(object);
         if (result != 0) {
@@ -556,7 +558,7 @@ recount_links(Recount *recount, DeltaList *deltas, const uint64_t *gone, size_t 
             }
         }
         if (delta->fresh && delta->object->links == 0
-            && reflist_add(&recount->doubtful, (PyObject *) delta->object) < 0) {
+            && reflist_add(&recount->doubtful, (PyObject *)delta->object) < 0) {
             return -1;
         }
     }
@@ -627,7 +629,7 @@ graph_mark_fresh(Manager *m, DeltaList *deltas)
 static int
 check_listed(DObject *wrapper, void *arg)
 {
-    (void) arg;
+    (void)arg;
     return wrapper->flags & FLAG_LISTED ? 0 : 1;
 }
 
@@ -636,8 +638,8 @@ mark_listed(DeltaList *deltas, bool listed)
 {
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
         DObject *object = deltas->items[i].object;
-        object->flags = (uint8_t) (listed ? object->flags | FLAG_LISTED
-                                          : object->flags & ~FLAG_LISTED);
+        object->flags = (uint8_t)(listed ? object->flags | FLAG_LISTED
+                                         : object->flags & ~FLAG_LISTED);
     }
 }
 
@@ -657,7 +659,7 @@ check_graph(DeltaList *deltas)
             if (!PyErr_Occurred()) {
                 PyErr_Format(tosc_state->DataError,
                              "damaged data: object %llu refers to one that is not stored",
-                             (unsigned long long) delta->object->oid);
+                             (unsigned long long)delta->object->oid);
             }
             return -1;
         }
@@ -672,14 +674,14 @@ drop_unlisted(Manager *m, RefList *drops)
     DObject **old = m->table.slots;
     for (size_t i = 0; i < m->table.size; i++) {
         if (old[i] != NULL && !(old[i]->flags & FLAG_LISTED) && old[i] != m->cell) {
-            if (reflist_add(drops, (PyObject *) old[i]) < 0) {
+            if (reflist_add(drops, (PyObject *)old[i]) < 0) {
                 return -1;
             }
         }
     }
     for (Py_ssize_t i = 0; i < drops->count; i++) {
-        DObject *object = (DObject *) drops->items[i];
-        if (dobject_check((PyObject *) object) && object->oid != 0
+        DObject *object = (DObject *)drops->items[i];
+        if (dobject_check((PyObject *)object) && object->oid != 0
             && !(object->flags & FLAG_LISTED) && object != m->cell
             && graph_find(m, object->oid) == object) {
             Py_XDECREF(oidtable_remove(&m->table, object->oid));
@@ -712,7 +714,7 @@ replace_states(Manager *m, DeltaList *deltas, bool keep_old, OldState **spare,
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
         DObject *object = deltas->items[i].object;
         if (object->links == 0
-            && reflist_add(&recount->doubtful, (PyObject *) object) < 0) {
+            && reflist_add(&recount->doubtful, (PyObject *)object) < 0) {
             return -1;
         }
     }
@@ -738,7 +740,7 @@ graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
         }
     }
     if (result == 0
-        && (oidtable_reserve(&m->table, (size_t) deltas->count) < 0
+        && (oidtable_reserve(&m->table, (size_t)deltas->count) < 0
             || (keep_old && reflist_reserve(&m->aged, deltas->count) < 0))) {
         result = -1;
     }

@@ -18,7 +18,7 @@ static size_t
 visited_slot(const Visited *v, PyObject *object)
 {
     size_t mask = v->size - 1;
-    size_t i = (size_t) (((uintptr_t) object >> 4) * 0x9E3779B97F4A7C15u >> 16) & mask;
+    size_t i = (size_t)(((uintptr_t)object >> 4) * 0x9E3779B97F4A7C15u >> 16) & mask;
     while (v->slots[i] != 0 && v->order.items[v->slots[i] - 1] != object) {
         i = (i + 1) & mask;
     }
@@ -54,7 +54,7 @@ visited_grow(Visited *v)
 static int
 visited_add(Visited *v, PyObject *object)
 {
-    if ((size_t) v->order.count * 2 >= v->size && visited_grow(v) < 0) {
+    if ((size_t)v->order.count * 2 >= v->size && visited_grow(v) < 0) {
         return -1;
     }
     size_t slot = visited_slot(v, object);
@@ -78,7 +78,7 @@ visited_free(Visited *v)
 static int
 add_visited(DObject *wrapper, void *arg)
 {
-    return visited_add(arg, (PyObject *) wrapper) < 0 ? -1 : 0;
+    return visited_add(arg, (PyObject *)wrapper) < 0 ? -1 : 0;
 }
 
 /* What a caller takes an object's state to be: borrowed; NULL: exception. */
@@ -92,11 +92,11 @@ view_in_transaction(DObject *object, void *top)
 static int
 reach(Manager *m, graph_viewer viewer, void *arg, DObject *wanted, Visited *v)
 {
-    if (visited_add(v, (PyObject *) m->cell) < 0) {
+    if (visited_add(v, (PyObject *)m->cell) < 0) {
         return -1;
     }
     for (Py_ssize_t i = 0; i < v->order.count; i++) {
-        DObject *object = (DObject *) v->order.items[i];
+        DObject *object = (DObject *)v->order.items[i];
         if (object == wanted) {
             return 0;
         }
@@ -133,7 +133,7 @@ graph_reaches(Manager *m, Transaction *top, DObject *object)
     Visited v = {0};
     int result = reach(m, view_in_transaction, top, object, &v);
     if (result == 0) {
-        result = visited_place(&v, (PyObject *) object) >= 0;
+        result = visited_place(&v, (PyObject *)object) >= 0;
     }
     visited_free(&v);
     return result;
@@ -156,7 +156,7 @@ graph_garbage(Manager *m, Transaction *top, uint64_t **ret, size_t *ret_count)
     }
     for (size_t i = 0; i < m->table.size; i++) {
         DObject *object = m->table.slots[i];
-        if (object != NULL && visited_place(&v, (PyObject *) object) < 0) {
+        if (object != NULL && visited_place(&v, (PyObject *)object) < 0) {
             oids[count++] = object->oid;
         }
     }
@@ -188,13 +188,13 @@ add_member(DObject *wrapper, void *arg)
     if (++cycle->links > CYCLE_LINKS) {
         return 2;
     }
-    Py_ssize_t place = visited_place(&cycle->members, (PyObject *) wrapper);
+    Py_ssize_t place = visited_place(&cycle->members, (PyObject *)wrapper);
     if (place < 0) {
         place = cycle->members.order.count;
         if (place == CYCLE_OBJECTS) {
             return 2;
         }
-        if (visited_add(&cycle->members, (PyObject *) wrapper) < 0) {
+        if (visited_add(&cycle->members, (PyObject *)wrapper) < 0) {
             return -1;
         }
     }
@@ -206,7 +206,7 @@ static int
 mark_alive(DObject *wrapper, void *arg)
 {
     Cycle *cycle = arg;
-    cycle->alive[visited_place(&cycle->members, (PyObject *) wrapper)] = true;
+    cycle->alive[visited_place(&cycle->members, (PyObject *)wrapper)] = true;
     return 0;
 }
 
@@ -217,7 +217,7 @@ spread_life(Cycle *cycle)
     bool done[CYCLE_OBJECTS + 1] = {false};
     Py_ssize_t count = cycle->members.order.count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        DObject *object = (DObject *) cycle->members.order.items[i];
+        DObject *object = (DObject *)cycle->members.order.items[i];
         cycle->alive[i] = object->links > cycle->inner[i];
     }
     for (Py_ssize_t i = 0; i < count;) {
@@ -225,7 +225,7 @@ spread_life(Cycle *cycle)
             i++;
             continue;
         }
-        DObject *object = (DObject *) cycle->members.order.items[i];
+        DObject *object = (DObject *)cycle->members.order.items[i];
         done[i] = true;
         if (state_visit(object->kind, object->state, mark_alive, cycle) != 0) {
             return -1;
@@ -243,7 +243,7 @@ examine(Cycle *cycle, PyObject *start)
         return -1;
     }
     for (Py_ssize_t i = 0; i < cycle->members.order.count; i++) {
-        DObject *object = (DObject *) cycle->members.order.items[i];
+        DObject *object = (DObject *)cycle->members.order.items[i];
         if (state_visit(object->kind, object->state, add_member, cycle) != 0) {
             return PyErr_Occurred() ? -1 : 0;
         }
@@ -254,7 +254,7 @@ examine(Cycle *cycle, PyObject *start)
 static int
 add_ref(DObject *wrapper, void *arg)
 {
-    return reflist_add(arg, (PyObject *) wrapper);
+    return reflist_add(arg, (PyObject *)wrapper);
 }
 
 static int
@@ -277,7 +277,7 @@ balance(const RefList *lost, const RefList *won, Visited *losers)
             return NULL;
         }
     }
-    Py_ssize_t *net = PyMem_Calloc((size_t) losers->order.count + 1, sizeof(*net));
+    Py_ssize_t *net = PyMem_Calloc((size_t)losers->order.count + 1, sizeof(*net));
     if (net == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -342,7 +342,7 @@ graph_small_cycles(Manager *m, const RefList *losers, RefList *ret)
     for (Py_ssize_t i = 0; i < losers->count && result == 0; i++) {
         int fresh = visited_add(&looked, losers->items[i]);
         result = fresh < 0 ? -1 : 0;
-        if (fresh > 0 && ((DObject *) losers->items[i])->oid != 0) {
+        if (fresh > 0 && ((DObject *)losers->items[i])->oid != 0) {
             result = find_cycle(m, losers->items[i], ret);
         }
     }
@@ -363,7 +363,7 @@ static int
 count_inner(DObject *wrapper, void *arg)
 {
     Orphans *o = arg;
-    Py_ssize_t place = visited_place(&o->members, (PyObject *) wrapper);
+    Py_ssize_t place = visited_place(&o->members, (PyObject *)wrapper);
     if (place >= 0) {
         o->inner[place]++;
     }
@@ -374,12 +374,12 @@ static int
 keep_alive(DObject *wrapper, void *arg)
 {
     Orphans *o = arg;
-    Py_ssize_t place = visited_place(&o->members, (PyObject *) wrapper);
+    Py_ssize_t place = visited_place(&o->members, (PyObject *)wrapper);
     if (place < 0 || o->alive[place]) {
         return 0;
     }
     o->alive[place] = true;
-    return reflist_add(&o->todo, (PyObject *) wrapper);
+    return reflist_add(&o->todo, (PyObject *)wrapper);
 }
 
 static int
@@ -388,7 +388,7 @@ list_members(const DeltaList *deltas, Orphans *o)
     for (Py_ssize_t i = 0; i < deltas->count; i++) {
         const Delta *delta = &deltas->items[i];
         if (delta->fresh && delta->object->oid != 0
-            && visited_add(&o->members, (PyObject *) delta->object) < 0) {
+            && visited_add(&o->members, (PyObject *)delta->object) < 0) {
             return -1;
         }
     }
@@ -399,7 +399,7 @@ static int
 count_links(Orphans *o)
 {
     const RefList *members = &o->members.order;
-    size_t room = (size_t) members->count + 1;
+    size_t room = (size_t)members->count + 1;
     o->inner = PyMem_Calloc(room, sizeof(*o->inner));
     o->alive = PyMem_Calloc(room, sizeof(*o->alive));
     if (o->inner == NULL || o->alive == NULL) {
@@ -407,7 +407,7 @@ count_links(Orphans *o)
         return -1;
     }
     for (Py_ssize_t i = 0; i < members->count; i++) {
-        DObject *object = (DObject *) members->items[i];
+        DObject *object = (DObject *)members->items[i];
         if (state_visit(object->kind, object->state, count_inner, o) != 0) {
             return -1;
         }
@@ -431,13 +431,13 @@ find_alive(Orphans *o)
     int result = 0;
     const RefList *members = &o->members.order;
     for (Py_ssize_t i = 0; i < members->count && result == 0; i++) {
-        DObject *object = (DObject *) members->items[i];
+        DObject *object = (DObject *)members->items[i];
         if (object->links > o->inner[i]) {
             result = keep_alive(object, o);
         }
     }
     while (o->todo.count > 0 && result == 0) {
-        DObject *object = (DObject *) o->todo.items[--o->todo.count];
+        DObject *object = (DObject *)o->todo.items[--o->todo.count];
         result = state_visit(object->kind, object->state, keep_alive, o);
         Py_DECREF(object);
     }
@@ -471,7 +471,7 @@ graph_is_garbage(Manager *m, const uint64_t *oids, size_t count)
     int result = 1;
     for (size_t i = 0; i < count && result > 0; i++) {
         DObject *object = graph_find(m, oids[i]);
-        if (object != NULL && visited_add(&o.members, (PyObject *) object) < 0) {
+        if (object != NULL && visited_add(&o.members, (PyObject *)object) < 0) {
             result = -1;
         }
     }
@@ -479,7 +479,7 @@ graph_is_garbage(Manager *m, const uint64_t *oids, size_t count)
         result = -1;
     }
     for (Py_ssize_t i = 0; i < o.members.order.count && result > 0; i++) {
-        result = ((DObject *) o.members.order.items[i])->links == o.inner[i];
+        result = ((DObject *)o.members.order.items[i])->links == o.inner[i];
     }
     free_orphans(&o);
     return result;
@@ -488,9 +488,9 @@ graph_is_garbage(Manager *m, const uint64_t *oids, size_t count)
 /* ---- where does a value stand? ---- */
 
 typedef struct Step {
-    DObject *object;  /* borrowed: the graph holds it */
-    Py_ssize_t from;  /* the step before; -1: the root cell */
-    PyObject *how;    /* "['a']", "[3]", ".name" */
+    DObject *object; /* borrowed: the graph holds it */
+    Py_ssize_t from; /* the step before; -1: the root cell */
+    PyObject *how;   /* "['a']", "[3]", ".name" */
 } Step;
 
 typedef struct Search {
@@ -521,13 +521,13 @@ path_of(Search *s, Py_ssize_t step, PyObject *last)
 static int
 add_step(Search *s, DObject *object, PyObject *how)
 {
-    int fresh = visited_add(&s->visited, (PyObject *) object);
+    int fresh = visited_add(&s->visited, (PyObject *)object);
     if (fresh <= 0) {
         return fresh;
     }
     if (s->count == s->room) {
         Py_ssize_t room = s->room ? s->room * 2 : 32;
-        Step *steps = PyMem_Realloc(s->steps, (size_t) room * sizeof(*steps));
+        Step *steps = PyMem_Realloc(s->steps, (size_t)room * sizeof(*steps));
         if (steps == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -550,7 +550,7 @@ look_at(Search *s, PyObject *value, PyObject *how)
         return s->found == NULL ? -1 : 0;
     }
     if (dobject_check(value)) {
-        return add_step(s, (DObject *) value, how);
+        return add_step(s, (DObject *)value, how);
     }
     if (!PyTuple_Check(value)) {
         return 0;
@@ -620,7 +620,8 @@ graph_path(Manager *m, Transaction *top, PyObject *value)
     Search s = {.target = value, .current = -1};
     PyObject *nothing = PyUnicode_FromString("");
     int result = nothing == NULL ? -1 : add_step(&s, m->cell, nothing);
-    for (s.current = 0; result == 0 && s.found == NULL && s.current < s.count; s.current++) {
+    for (s.current = 0; result == 0 && s.found == NULL && s.current < s.count;
+         s.current++) {
         DObject *object = s.steps[s.current].object;
         PyObject *view = graph_view(object, top);
         if (view == NULL) {

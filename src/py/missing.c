@@ -57,7 +57,7 @@ missing_class(PyObject *module, PyObject *name)
     if (base == NULL) {
         return NULL;
     }
-    return PyObject_CallFunction((PyObject *) &PyType_Type, "O(O){sO}", name, base,
+    return PyObject_CallFunction((PyObject *)&PyType_Type, "O(O){sO}", name, base,
                                  "__module__", module);
 }
 
@@ -69,7 +69,7 @@ encode_all(Manager *scratch, const tosc_data *whole)
                      .carry = Py_XNewRef(scratch->chain)};
     Buffer record = {0};
     tosc_blob *blob = NULL;
-    (void) whole;
+    (void)whole;
     if (codec_encode(&commit, true, &record) == 0) {
         blob = tosc_blob_new(record.size);
         if (blob != NULL) {
@@ -89,7 +89,7 @@ tosc_blob *
 missing_skip(Manager *m, const tosc_data *whole)
 {
     PyTypeObject *type = tosc_state->Manager_Type;
-    Manager *scratch = (Manager *) type->tp_new(type, NULL, NULL);
+    Manager *scratch = (Manager *)type->tp_new(type, NULL, NULL);
     if (scratch == NULL) {
         return NULL;
     }

@@ -9,7 +9,7 @@ static size_t
 find_slot(const OidTable *table, uint64_t oid)
 {
     size_t mask = table->size - 1;
-    size_t i = (size_t) oid & mask;
+    size_t i = (size_t)oid & mask;
     while (table->slots[i] != NULL && table->slots[i]->oid != oid) {
         i = (i + 1) & mask;
     }
@@ -55,7 +55,7 @@ oidtable_insert(OidTable *table, DObject *object)
 {
     size_t i = find_slot(table, object->oid);
     if (table->slots[i] == NULL) {
-        table->slots[i] = (DObject *) Py_NewRef((PyObject *) object);
+        table->slots[i] = (DObject *)Py_NewRef((PyObject *)object);
         table->used++;
     }
 }
@@ -74,7 +74,7 @@ oidtable_remove(OidTable *table, uint64_t oid)
         return NULL;
     }
     for (size_t i = (hole + 1) & mask; table->slots[i] != NULL; i = (i + 1) & mask) {
-        size_t home = (size_t) table->slots[i]->oid & mask;
+        size_t home = (size_t)table->slots[i]->oid & mask;
         if (((i - home) & mask) >= ((i - hole) & mask)) {
             table->slots[hole] = table->slots[i];
             hole = i;

@@ -28,7 +28,7 @@ reflist_reserve(RefList *list, Py_ssize_t more)
     if (room < need) {
         room = need;
     }
-    PyObject **items = PyMem_Realloc(list->items, (size_t) room * sizeof(*items));
+    PyObject **items = PyMem_Realloc(list->items, (size_t)room * sizeof(*items));
     if (items == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -65,7 +65,7 @@ oplist_add(OpList *list, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, Py
 {
     if (list->count == list->room) {
         Py_ssize_t room = list->room ? list->room * 2 : 2;
-        Op *items = PyMem_Realloc(list->items, (size_t) room * sizeof(*items));
+        Op *items = PyMem_Realloc(list->items, (size_t)room * sizeof(*items));
         if (items == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -200,7 +200,7 @@ value_visit(PyObject *value, ref_visitor visit, void *arg)
         return 0;
     }
     if (dobject_check(value)) {
-        return visit((DObject *) value, arg);
+        return visit((DObject *)value, arg);
     }
     if (PyTuple_Check(value)) {
         return visit_tuple(value, visit, arg);
@@ -248,7 +248,8 @@ state_visit(int kind, PyObject *state, ref_visitor visit, void *arg)
             return 0; /* it holds nothing that could be part of a cycle, so no wrapper */
         }
         while (PyDict_Next(state, &pos, &key, &value)) {
-            if (value_visit(key, visit, arg) != 0 || value_visit(value, visit, arg) != 0) {
+            if (value_visit(key, visit, arg) != 0
+                || value_visit(value, visit, arg) != 0) {
                 return -1;
             }
         }
@@ -260,7 +261,7 @@ state_visit(int kind, PyObject *state, ref_visitor visit, void *arg)
         if (state == Py_None) {
             return 0;
         }
-        return visit_tuple(((OpaqueState *) state)->refs, visit, arg);
+        return visit_tuple(((OpaqueState *)state)->refs, visit, arg);
     default:
         return 0;
     }
@@ -338,15 +339,16 @@ op_is_plain(int kind, const Op *op)
 static int
 is_ref(DObject *wrapper, void *arg)
 {
-    (void) wrapper;
-    (void) arg;
+    (void)wrapper;
+    (void)arg;
     return 1;
 }
 
 int
 key_traits(PyObject *key)
 {
-    return key_is_plain(key) ? 0 : KEYS_ODD | (value_visit(key, is_ref, NULL) ? KEYS_REF : 0);
+    return key_is_plain(key) ? 0
+                             : KEYS_ODD | (value_visit(key, is_ref, NULL) ? KEYS_REF : 0);
 }
 
 int
@@ -386,11 +388,13 @@ dict_set(PyObject *dict, PyObject *key, PyObject *value, Traffic *traffic)
     int result = 0;
     if (traffic != NULL) {
         /* All room is made first, so that nothing is half done when memory ends. */
-        if (reflist_reserve(&traffic->in, 2) < 0 || reflist_reserve(&traffic->out, 1) < 0) {
+        if (reflist_reserve(&traffic->in, 2) < 0
+            || reflist_reserve(&traffic->out, 1) < 0) {
             result = -1;
         }
     }
-    if (result == 0 && (result = PyDict_SetItem(dict, key, value)) == 0 && traffic != NULL) {
+    if (result == 0 && (result = PyDict_SetItem(dict, key, value)) == 0
+        && traffic != NULL) {
         if (!found) {
             reflist_add(&traffic->in, key);
             traffic->keys |= key_traits(key);
@@ -475,7 +479,8 @@ dict_del(PyObject *dict, PyObject *key, Traffic *traffic)
     PyObject *stored = NULL;
     int result = 0;
     if (traffic != NULL
-        && (reflist_reserve(&traffic->out, 2) < 0 || stored_key(dict, key, traffic, &stored) < 0)) {
+        && (reflist_reserve(&traffic->out, 2) < 0
+            || stored_key(dict, key, traffic, &stored) < 0)) {
         result = -1;
     }
     if (result == 0 && (result = PyDict_DelItem(dict, key)) == 0 && traffic != NULL) {
@@ -495,7 +500,8 @@ list_item(PyObject *list, Py_ssize_t index, PyObject *value, Traffic *traffic)
         return -1;
     }
     if (traffic != NULL) {
-        if (reflist_reserve(&traffic->in, 1) < 0 || reflist_reserve(&traffic->out, 1) < 0) {
+        if (reflist_reserve(&traffic->in, 1) < 0
+            || reflist_reserve(&traffic->out, 1) < 0) {
             return -1;
         }
         reflist_add(&traffic->in, value);
@@ -505,7 +511,8 @@ list_item(PyObject *list, Py_ssize_t index, PyObject *value, Traffic *traffic)
 }
 
 static int
-list_splice(PyObject *list, Py_ssize_t lo, Py_ssize_t hi, PyObject *items, Traffic *traffic)
+list_splice(PyObject *list, Py_ssize_t lo, Py_ssize_t hi, PyObject *items,
+            Traffic *traffic)
 {
     Py_ssize_t size = PyList_GET_SIZE(list);
     Py_ssize_t added = items == NULL ? 0 : PyList_GET_SIZE(items);
@@ -545,9 +552,9 @@ bytes_splice(PyObject *array, Py_ssize_t lo, Py_ssize_t hi, PyObject *bytes)
         return -1;
     }
     char *data = PyByteArray_AS_STRING(array);
-    memmove(data + lo + added, data + hi, (size_t) (size - hi));
+    memmove(data + lo + added, data + hi, (size_t)(size - hi));
     if (added > 0) {
-        memcpy(data + lo, PyBytes_AS_STRING(bytes), (size_t) added);
+        memcpy(data + lo, PyBytes_AS_STRING(bytes), (size_t)added);
     }
     return grown < size ? PyByteArray_Resize(array, grown) : 0;
 }
@@ -577,7 +584,8 @@ set_discard(PyObject *set, PyObject *item, Traffic *traffic)
         return PySet_Discard(set, item) < 0 ? -1 : 0;
     }
     PyObject *stored;
-    if (reflist_reserve(&traffic->out, 1) < 0 || stored_key(set, item, traffic, &stored) < 0) {
+    if (reflist_reserve(&traffic->out, 1) < 0
+        || stored_key(set, item, traffic, &stored) < 0) {
         return -1;
     }
     int found = PySet_Discard(set, item);

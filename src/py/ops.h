@@ -23,7 +23,8 @@ typedef struct OpList {
     Py_ssize_t room;
 } OpList;
 
-int oplist_add(OpList *list, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a, PyObject *b);
+int oplist_add(OpList *list, int code, Py_ssize_t lo, Py_ssize_t hi, PyObject *a,
+               PyObject *b);
 void oplist_drop_last(OpList *list);
 void oplist_clear(OpList *list); /* releases everything; may run Python code */
 
@@ -41,8 +42,8 @@ void reflist_clear(RefList *list); /* may run Python code */
 /* What an operation put in and took out, so that links can be counted. */
 typedef struct Traffic {
     RefList in;
-    RefList out;   /* also keeps alive what was replaced until it is safe to let go */
-    int keys;      /* what the keys of the state are like (in and out) */
+    RefList out; /* also keeps alive what was replaced until it is safe to let go */
+    int keys;    /* what the keys of the state are like (in and out) */
 } Traffic;
 
 /*
@@ -53,8 +54,8 @@ int op_apply(int kind, PyObject *state, const Op *op, Traffic *traffic);
 /* May it be done on `state` without running Python code? */
 bool op_is_plain(int kind, const Op *op);
 
-PyObject *state_new(int kind);                     /* an empty one */
-PyObject *state_copy(int kind, PyObject *state);   /* shallow */
+PyObject *state_new(int kind);                   /* an empty one */
+PyObject *state_copy(int kind, PyObject *state); /* shallow */
 Py_ssize_t state_len(int kind, PyObject *state);
 
 typedef int (*ref_visitor)(DObject *wrapper, void *arg);

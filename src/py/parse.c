@@ -39,7 +39,7 @@ push(Parser *p, PyObject *value)
     }
     if (stack->count == stack->room) {
         Py_ssize_t room = stack->room ? stack->room * 2 : 64;
-        PyObject **values = PyMem_Realloc(stack->values, (size_t) room * sizeof(*values));
+        PyObject **values = PyMem_Realloc(stack->values, (size_t)room * sizeof(*values));
         if (values == NULL) {
             Py_DECREF(value);
             PyErr_NoMemory();
@@ -72,7 +72,7 @@ push_mark(Parser *p)
 {
     if (p->n_marks == p->marks_room) {
         Py_ssize_t room = p->marks_room ? p->marks_room * 2 : 16;
-        Py_ssize_t *marks = PyMem_Realloc(p->marks, (size_t) room * sizeof(*marks));
+        Py_ssize_t *marks = PyMem_Realloc(p->marks, (size_t)room * sizeof(*marks));
         if (marks == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -120,15 +120,15 @@ close_marked(Parser *p)
 static int
 read_size(Parser *p, int width, uint64_t *ret)
 {
-    if (p->left < (size_t) width) {
+    if (p->left < (size_t)width) {
         return damaged("a record ends too early");
     }
     uint64_t value = 0;
     for (int i = 0; i < width; i++) {
-        value |= (uint64_t) p->data[i] << (8 * i);
+        value |= (uint64_t)p->data[i] << (8 * i);
     }
     p->data += width;
-    p->left -= (size_t) width;
+    p->left -= (size_t)width;
     *ret = value;
     return 0;
 }
@@ -145,10 +145,10 @@ read_block(Parser *p, int width, Py_ssize_t *ret_size)
         damaged("a record ends too early");
         return NULL;
     }
-    const char *block = (const char *) p->data;
+    const char *block = (const char *)p->data;
     p->data += size;
     p->left -= size;
-    *ret_size = (Py_ssize_t) size;
+    *ret_size = (Py_ssize_t)size;
     return block;
 }
 
@@ -174,7 +174,7 @@ read_float(Parser *p)
     if (p->left < 8) {
         return damaged("a record ends too early");
     }
-    double value = PyFloat_Unpack8((const char *) p->data, 0);
+    double value = PyFloat_Unpack8((const char *)p->data, 0);
     p->data += 8;
     p->left -= 8;
     if (value == -1.0 && PyErr_Occurred()) {
@@ -193,7 +193,7 @@ memoize(Parser *p)
     }
     if (p->memo_count == p->memo_room) {
         Py_ssize_t room = p->memo_room ? p->memo_room * 2 : 64;
-        PyObject **memo = PyMem_Realloc(p->memo, (size_t) room * sizeof(*memo));
+        PyObject **memo = PyMem_Realloc(p->memo, (size_t)room * sizeof(*memo));
         if (memo == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -212,7 +212,7 @@ recall(Parser *p, int width)
     if (read_size(p, width, &index) < 0) {
         return -1;
     }
-    if (index >= (uint64_t) p->memo_count) {
+    if (index >= (uint64_t)p->memo_count) {
         return damaged("a string that is not there");
     }
     return push(p, Py_NewRef(p->memo[index]));
@@ -239,7 +239,7 @@ read_number(Parser *p, int width)
     if (read_size(p, width, &value) < 0) {
         return -1;
     }
-    return push_number(p, width == 4 ? (int32_t) value : (int64_t) value);
+    return push_number(p, width == 4 ? (int32_t)value : (int64_t)value);
 }
 
 static int
@@ -251,7 +251,7 @@ read_long(Parser *p)
         || read_size(p, 8, &value) < 0) {
         return -1;
     }
-    return push_number(p, (int64_t) value);
+    return push_number(p, (int64_t)value);
 }
 
 /* ---- containers ---- */
@@ -483,8 +483,8 @@ int
 parse_pickle(Parser *p, const unsigned char *data, size_t size)
 {
     int result = -1;
-    if (size < 13 || data[0] != OP_PROTO || data[2] != OP_FRAME || data[11] != OP_EMPTY_LIST
-        || data[12] != OP_MARK) {
+    if (size < 13 || data[0] != OP_PROTO || data[2] != OP_FRAME
+        || data[11] != OP_EMPTY_LIST || data[12] != OP_MARK) {
         damaged("a record that is no list");
     } else {
         p->data = data + 13;
@@ -510,18 +510,22 @@ parse_pickle(Parser *p, const unsigned char *data, size_t size)
 
 /* How the argument of each opcode looks that a pickler of protocol 5 writes; 0: it does not. */
 static const unsigned char arguments[256] = {
-    ['('] = ARG_NONE,      ['.'] = ARG_NONE,      ['0'] = ARG_NONE,      ['1'] = ARG_NONE,
-    ['N'] = ARG_NONE,      ['Q'] = ARG_NONE,      ['R'] = ARG_NONE,      ['a'] = ARG_NONE,
-    ['b'] = ARG_NONE,      ['e'] = ARG_NONE,      ['s'] = ARG_NONE,      ['t'] = ARG_NONE,
-    ['u'] = ARG_NONE,      [')'] = ARG_NONE,      [']'] = ARG_NONE,      ['}'] = ARG_NONE,
-    [0x81] = ARG_NONE,     [0x92] = ARG_NONE,     [0x85] = ARG_NONE,     [0x86] = ARG_NONE,
-    [0x87] = ARG_NONE,     [0x88] = ARG_NONE,     [0x89] = ARG_NONE,     [0x8f] = ARG_NONE,
-    [0x90] = ARG_NONE,     [0x91] = ARG_NONE,     [0x93] = ARG_NONE,     [0x94] = ARG_NONE,
-    [0x80] = ARG_SKIP + 1, ['K'] = ARG_SKIP + 1,  ['M'] = ARG_SKIP + 2,  ['J'] = ARG_SKIP + 4,
-    ['G'] = ARG_SKIP + 8,  ['h'] = ARG_SKIP + 1,  ['j'] = ARG_SKIP + 4,  [0x95] = ARG_SKIP + 8,
-    [0x82] = ARG_SKIP + 1, [0x83] = ARG_SKIP + 2, [0x84] = ARG_SKIP + 4, [0x8a] = ARG_SIZE + 1,
-    [0x8b] = ARG_SIZE + 4, ['U'] = ARG_SIZE + 1,  ['T'] = ARG_SIZE + 4,  ['X'] = ARG_SIZE + 4,
-    [0x8c] = ARG_SIZE + 1, [0x8d] = ARG_SIZE + 8, ['C'] = ARG_SIZE + 1,  ['B'] = ARG_SIZE + 4,
+    ['('] = ARG_NONE,      ['.'] = ARG_NONE,      ['0'] = ARG_NONE,
+    ['1'] = ARG_NONE,      ['N'] = ARG_NONE,      ['Q'] = ARG_NONE,
+    ['R'] = ARG_NONE,      ['a'] = ARG_NONE,      ['b'] = ARG_NONE,
+    ['e'] = ARG_NONE,      ['s'] = ARG_NONE,      ['t'] = ARG_NONE,
+    ['u'] = ARG_NONE,      [')'] = ARG_NONE,      [']'] = ARG_NONE,
+    ['}'] = ARG_NONE,      [0x81] = ARG_NONE,     [0x92] = ARG_NONE,
+    [0x85] = ARG_NONE,     [0x86] = ARG_NONE,     [0x87] = ARG_NONE,
+    [0x88] = ARG_NONE,     [0x89] = ARG_NONE,     [0x8f] = ARG_NONE,
+    [0x90] = ARG_NONE,     [0x91] = ARG_NONE,     [0x93] = ARG_NONE,
+    [0x94] = ARG_NONE,     [0x80] = ARG_SKIP + 1, ['K'] = ARG_SKIP + 1,
+    ['M'] = ARG_SKIP + 2,  ['J'] = ARG_SKIP + 4,  ['G'] = ARG_SKIP + 8,
+    ['h'] = ARG_SKIP + 1,  ['j'] = ARG_SKIP + 4,  [0x95] = ARG_SKIP + 8,
+    [0x82] = ARG_SKIP + 1, [0x83] = ARG_SKIP + 2, [0x84] = ARG_SKIP + 4,
+    [0x8a] = ARG_SIZE + 1, [0x8b] = ARG_SIZE + 4, ['U'] = ARG_SIZE + 1,
+    ['T'] = ARG_SIZE + 4,  ['X'] = ARG_SIZE + 4,  [0x8c] = ARG_SIZE + 1,
+    [0x8d] = ARG_SIZE + 8, ['C'] = ARG_SIZE + 1,  ['B'] = ARG_SIZE + 4,
     [0x8e] = ARG_SIZE + 8, [0x96] = ARG_SIZE + 8,
 };
 
@@ -544,7 +548,7 @@ parse_is_sane(const unsigned char *data, size_t size)
         }
         uint64_t length = 0;
         for (size_t i = 0; kind >= ARG_SIZE && i < width; i++) {
-            length |= (uint64_t) data[at + i] << (8 * i);
+            length |= (uint64_t)data[at + i] << (8 * i);
         }
         at += width;
         if (length > size - at) {

@@ -17,18 +17,51 @@
 
 /* What may be loaded even where a list of allowed classes is given: immutable or inert. */
 static const char *const harmless[] = {
-    "builtins.bool", "builtins.bytearray", "builtins.bytes", "builtins.complex",
-    "builtins.dict", "builtins.float", "builtins.frozenset", "builtins.int",
-    "builtins.list", "builtins.object", "builtins.range", "builtins.set",
-    "builtins.slice", "builtins.str", "builtins.tuple", "collections.Counter",
-    "collections.OrderedDict", "collections.defaultdict", "collections.deque",
-    "copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__",
-    "datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta",
-    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
-    "uuid.SafeUUID", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath",
-    "pathlib.PureWindowsPath", "pathlib.Path", "pathlib.PurePath", "ipaddress.IPv4Address",
-    "ipaddress.IPv6Address", "ipaddress.IPv4Network", "ipaddress.IPv6Network",
-    "array.array", "array._array_reconstructor", "_codecs.encode", NULL,
+    "builtins.bool",
+    "builtins.bytearray",
+    "builtins.bytes",
+    "builtins.complex",
+    "builtins.dict",
+    "builtins.float",
+    "builtins.frozenset",
+    "builtins.int",
+    "builtins.list",
+    "builtins.object",
+    "builtins.range",
+    "builtins.set",
+    "builtins.slice",
+    "builtins.str",
+    "builtins.tuple",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "collections.deque",
+    "copyreg._reconstructor",
+    "copyreg.__newobj__",
+    "copyreg.__newobj_ex__",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.time",
+    "datetime.timedelta",
+    "datetime.timezone",
+    "decimal.Decimal",
+    "fractions.Fraction",
+    "uuid.UUID",
+    "uuid.SafeUUID",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "pathlib.PureWindowsPath",
+    "pathlib.Path",
+    "pathlib.PurePath",
+    "ipaddress.IPv4Address",
+    "ipaddress.IPv6Address",
+    "ipaddress.IPv4Network",
+    "ipaddress.IPv6Network",
+    "array.array",
+    "array._array_reconstructor",
+    "_codecs.encode",
+    NULL,
 };
 
 static PyObject *
@@ -51,7 +84,8 @@ pickling_dump(PyObject *object, PyMethodDef *persistent_id, void *context)
     PyObject *pickler = NULL;
     PyObject *result = NULL;
     if (function != NULL) {
-        pickler = PyObject_CallFunction((PyObject *) tosc_state->Pickler_Type, "Oi", file, 5);
+        pickler =
+            PyObject_CallFunction((PyObject *)tosc_state->Pickler_Type, "Oi", file, 5);
     }
     if (pickler != NULL
         && PyObject_SetAttr(pickler, tosc_state->str_persistent_id, function) == 0) {
@@ -72,7 +106,7 @@ static PyObject *
 permission(Manager *m)
 {
     if (m != NULL && m->tolerant) {
-        return Py_NewRef((PyObject *) m);
+        return Py_NewRef((PyObject *)m);
     }
     return Py_NewRef(m != NULL && m->allowed != NULL ? m->allowed : Py_None);
 }
@@ -85,7 +119,7 @@ open_unpickler(Manager *m, PyObject *bytes)
     PyObject *allowed = file == NULL ? NULL : permission(m);
     PyObject *unpickler = NULL;
     if (allowed != NULL) {
-        unpickler = PyObject_CallOneArg((PyObject *) tosc_state->Unpickler_Type, file);
+        unpickler = PyObject_CallOneArg((PyObject *)tosc_state->Unpickler_Type, file);
     }
     if (unpickler != NULL && PyObject_SetAttrString(unpickler, "allowed", allowed) < 0) {
         Py_CLEAR(unpickler);
@@ -98,12 +132,14 @@ open_unpickler(Manager *m, PyObject *bytes)
 PyObject *
 pickling_load(Manager *m, PyObject *bytes, PyMethodDef *persistent_load, void *context)
 {
-    if (!parse_is_sane((const unsigned char *) PyBytes_AS_STRING(bytes),
-                       (size_t) PyBytes_GET_SIZE(bytes))) {
-        return tosc_raise_format(tosc_state->DataError, "damaged data: a pickle that is none");
+    if (!parse_is_sane((const unsigned char *)PyBytes_AS_STRING(bytes),
+                       (size_t)PyBytes_GET_SIZE(bytes))) {
+        return tosc_raise_format(tosc_state->DataError,
+                                 "damaged data: a pickle that is none");
     }
     PyObject *unpickler = open_unpickler(m, bytes);
-    PyObject *function = unpickler == NULL ? NULL : call_with_capsule(persistent_load, context);
+    PyObject *function =
+        unpickler == NULL ? NULL : call_with_capsule(persistent_load, context);
     PyObject *result = NULL;
     if (function != NULL
         && PyObject_SetAttr(unpickler, tosc_state->str_persistent_load, function) == 0) {
@@ -123,23 +159,24 @@ get_member(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs
 {
     if (nargs != 2 || !PyType_Check(args[0]) || !PyUnicode_Check(args[1])
         || PyObject_IsSubclass(args[0], tosc_state->enum_Enum) != 1) {
-        PyErr_SetString(tosc_state->SerializationError,
-                        "stored data name 'builtins.getattr', which is not among the allowed "
-                        "classes");
+        PyErr_SetString(
+            tosc_state->SerializationError,
+            "stored data name 'builtins.getattr', which is not among the allowed "
+            "classes");
         return NULL;
     }
     PyObject *member = PyObject_GetItem(args[0], args[1]); /* by its name, nothing else */
     return member;
 }
 
-static PyMethodDef get_member_def = {
-    "getattr", (PyCFunction) (void (*)(void)) get_member, METH_FASTCALL, NULL};
+static PyMethodDef get_member_def = {"getattr", (PyCFunction)(void (*)(void))get_member,
+                                     METH_FASTCALL, NULL};
 
 bool
 pickling_is_stand_in(PyObject *value)
 {
     return PyCFunction_Check(value)
-           && PyCFunction_GetFunction(value) == (PyCFunction) (void (*)(void)) get_member;
+           && PyCFunction_GetFunction(value) == (PyCFunction)(void (*)(void))get_member;
 }
 
 /* 1: may be loaded, 0: may not, 2: an enumeration's member is wanted, -1: exception. */
@@ -167,9 +204,9 @@ check_allowed(PyObject *allowed, PyObject *module, PyObject *name)
 static PyObject *
 import_class(PyObject *unpickler, PyObject *module, PyObject *name)
 {
-    PyObject *base = (PyObject *) tosc_state->Unpickler_Type->tp_base;
-    PyObject *result = PyObject_CallMethodObjArgs(base, tosc_state->str_find_class, unpickler,
-                                                  module, name, NULL);
+    PyObject *base = (PyObject *)tosc_state->Unpickler_Type->tp_base;
+    PyObject *result = PyObject_CallMethodObjArgs(base, tosc_state->str_find_class,
+                                                  unpickler, module, name, NULL);
     if (result == NULL
         && (PyErr_ExceptionMatches(PyExc_ImportError)
             || PyErr_ExceptionMatches(PyExc_AttributeError))) {
@@ -207,7 +244,7 @@ find_class(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs
     }
     Manager *tolerant = NULL;
     if (PyObject_TypeCheck(allowed, tosc_state->Manager_Type)) {
-        tolerant = (Manager *) allowed;
+        tolerant = (Manager *)allowed;
         allowed = Py_NewRef(tolerant->allowed != NULL ? tolerant->allowed : Py_None);
     }
     PyObject *result = get_class(args[0], allowed, args[1], args[2]);
@@ -217,7 +254,7 @@ find_class(PyObject *Py_UNUSED(ignored), PyObject *const *args, Py_ssize_t nargs
         result = missing_class(args[1], args[2]);
     }
     Py_DECREF(allowed);
-    Py_XDECREF((PyObject *) tolerant);
+    Py_XDECREF((PyObject *)tolerant);
     return result;
 }
 
@@ -253,8 +290,9 @@ opaque_load(PyObject *capsule, PyObject *pid)
         return NULL;
     }
     if (index < 0 || index >= PyTuple_GET_SIZE(refs)) {
-        PyErr_SetString(tosc_state->DataError,
-                        "damaged data: an object names a reference that it does not have");
+        PyErr_SetString(
+            tosc_state->DataError,
+            "damaged data: an object names a reference that it does not have");
         return NULL;
     }
     return Py_NewRef(PyTuple_GET_ITEM(refs, index));
@@ -296,13 +334,15 @@ name_of(PyObject *item)
         return Py_NewRef(item);
     }
     if (!PyType_Check(item)) {
-        PyErr_Format(PyExc_TypeError,
-                     "allowed_classes: expected classes or 'module.name' strings, not %.100s",
-                     Py_TYPE(item)->tp_name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "allowed_classes: expected classes or 'module.name' strings, not %.100s",
+            Py_TYPE(item)->tp_name);
         return NULL;
     }
     PyObject *module = PyObject_GetAttr(item, tosc_state->str_module);
-    PyObject *name = module == NULL ? NULL : PyObject_GetAttr(item, tosc_state->str_qualname);
+    PyObject *name =
+        module == NULL ? NULL : PyObject_GetAttr(item, tosc_state->str_qualname);
     PyObject *result = name == NULL ? NULL : PyUnicode_FromFormat("%S.%S", module, name);
     Py_XDECREF(module);
     Py_XDECREF(name);
@@ -340,8 +380,8 @@ codec_allowed(PyObject *iterable)
 
 /* ---- init ---- */
 
-static PyMethodDef find_class_def = {"find_class", (PyCFunction) (void (*)(void)) find_class,
-                                     METH_FASTCALL, NULL};
+static PyMethodDef find_class_def = {
+    "find_class", (PyCFunction)(void (*)(void))find_class, METH_FASTCALL, NULL};
 
 int
 codec_init(PyObject *Py_UNUSED(module), ToscState *state)
@@ -350,15 +390,15 @@ codec_init(PyObject *Py_UNUSED(module), ToscState *state)
     if (pickle == NULL) {
         return -1;
     }
-    state->Pickler_Type = (PyTypeObject *) PyObject_GetAttrString(pickle, "Pickler");
+    state->Pickler_Type = (PyTypeObject *)PyObject_GetAttrString(pickle, "Pickler");
     PyObject *base = PyObject_GetAttrString(pickle, "Unpickler");
     Py_DECREF(pickle);
     PyObject *function = PyCFunction_New(&find_class_def, NULL);
     PyObject *method = function == NULL ? NULL : PyInstanceMethod_New(function);
     if (base != NULL && method != NULL) {
-        state->Unpickler_Type = (PyTypeObject *) PyObject_CallFunction(
-            (PyObject *) &PyType_Type, "s(O){sOss}", "Unpickler", base, "find_class", method,
-            "__module__", "tosc");
+        state->Unpickler_Type = (PyTypeObject *)PyObject_CallFunction(
+            (PyObject *)&PyType_Type, "s(O){sOss}", "Unpickler", base, "find_class",
+            method, "__module__", "tosc");
     }
     Py_XDECREF(base);
     Py_XDECREF(function);

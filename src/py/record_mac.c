@@ -8,9 +8,10 @@
 #include <string.h>
 
 PyObject *
-record_mac(PyObject *key, const char *header, const char *chain, const char *body, size_t size)
+record_mac(PyObject *key, const char *header, const char *chain, const char *body,
+           size_t size)
 {
-    Py_ssize_t total = RECORD_HEADER + RECORD_MAC + (Py_ssize_t) size;
+    Py_ssize_t total = RECORD_HEADER + RECORD_MAC + (Py_ssize_t)size;
     PyObject *message = PyBytes_FromStringAndSize(NULL, total);
     if (message == NULL) {
         return NULL;
@@ -21,7 +22,8 @@ record_mac(PyObject *key, const char *header, const char *chain, const char *bod
     memcpy(to + RECORD_HEADER + RECORD_MAC, body, size);
     PyObject *hmac = PyImport_ImportModule("hmac");
     PyObject *mac =
-        hmac == NULL ? NULL : PyObject_CallMethod(hmac, "digest", "OOs", key, message, "sha256");
+        hmac == NULL ? NULL
+                     : PyObject_CallMethod(hmac, "digest", "OOs", key, message, "sha256");
     Py_XDECREF(hmac);
     Py_DECREF(message);
     if (mac != NULL && (!PyBytes_Check(mac) || PyBytes_GET_SIZE(mac) != RECORD_MAC)) {
@@ -37,7 +39,7 @@ record_same_mac(PyObject *mac, const char *stored)
     unsigned char difference = 0;
     const char *ours = PyBytes_AS_STRING(mac);
     for (int i = 0; i < RECORD_MAC; i++) {
-        difference |= (unsigned char) (ours[i] ^ stored[i]);
+        difference |= (unsigned char)(ours[i] ^ stored[i]);
     }
     return difference == 0;
 }

@@ -22,8 +22,8 @@
  * the base's chain value, and each further one's the HMAC before it. A compacted base takes
  * over the value that the records behind it were made with.
  */
-PyObject *record_mac(PyObject *key, const char *header, const char *chain, const char *body,
-                     size_t size);
+PyObject *record_mac(PyObject *key, const char *header, const char *chain,
+                     const char *body, size_t size);
 /* In a time that does not tell where they differ. */
 bool record_same_mac(PyObject *mac, const char *stored);
 

@@ -42,6 +42,14 @@ def finish(process, status=0, given=None):
     return err if status else out
 
 
+def read_until(process, line):
+    """Its output up to that line."""
+    for got in process.stdout:
+        if got == line:
+            return
+    raise AssertionError(f'it ended without {line!r}: {process.stderr.read()}')
+
+
 def run(script, *args, status=0):
     return finish(start(script, *args), status)
 
@@ -149,8 +157,7 @@ def test_config_reaches_the_running_service(path):
     assert service.stdout.readline() == 'Hello\n'
     run('config/config.py', 'set', path, 'pause', 0.01)
     run('config/config.py', 'set', path, 'greeting', "'Salve'")
-    while service.stdout.readline() != 'Salve\n':
-        pass
+    read_until(service, 'Salve\n')
     run('config/config.py', 'set', path, 'stop', True)
     assert finish(service).endswith('stopped\n')
 
@@ -189,8 +196,7 @@ def test_chat_shows_what_the_other_says(path):
     assert ann.stdout.readline() == 'bob: (is here)\n'
     ann.stdin.write('hello\n')
     ann.stdin.flush()
-    while bob.stdout.readline() != 'ann: hello\n':
-        pass
+    read_until(bob, 'ann: hello\n')
     time.sleep(0.1)
     assert 'ann:' not in finish(bob)
     assert ann.stdout.readline() == 'bob: (has left)\n'

@@ -402,7 +402,8 @@ def test_a_truncated_file_shows_an_earlier_state_or_an_error(tmp_path):
     assert states[-1][0] == len(content)
     sizes = [size for size, _ in states]
     path = tmp_path / 'cut'
-    for size in range(len(content)):
+    near_the_ends = {end + i for end in sizes for i in (-9, -8, -1, 0, 1, 7, 8, 9)}
+    for size in sorted({*range(0, len(content), 7), *range(70), *near_the_ends}):
         put(path, content[:size])
         found = look(path)
         assert content[:size].startswith(path.read_bytes()), 'at most the torn tail is cut off'
