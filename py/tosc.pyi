@@ -614,6 +614,7 @@ class DAny(DObject):
     def __copy__(self) -> Any: ...
     def __deepcopy__(self, memo: Any, /) -> Any: ...
 
+@final
 class DOpaque(DObject):
     """A distributed object of another kind: compared with what is stored at each commit."""
 

@@ -16,6 +16,7 @@
 #include "wrap.h"
 
 #include <pthread.h>
+#include <string.h>
 
 volatile unsigned tosc_fork_generation;
 static Manager *live_managers; /* guarded by the GIL */
@@ -48,6 +49,31 @@ managers_after_fork(Manager *m)
     if (!m->closed && watcher_start(m) < 0) {
         PyErr_Clear(); /* then nothing is seen before it is asked for */
     }
+}
+
+static bool
+same_store(const Manager *a, const Manager *b)
+{
+    return a->backend == b->backend
+           || (a->at.stored && b->at.stored
+               && memcmp(a->at.store_id, b->at.store_id, sizeof(a->at.store_id)) == 0
+               && a->ops == b->ops);
+}
+
+int
+managers_check_lock(Manager *m)
+{
+    unsigned long self = PyThread_get_thread_ident();
+    for (Manager *other = live_managers; other != NULL; other = other->following) {
+        if (other != m && other->exclusive && other->turn_owner == self
+            && same_store(m, other)) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "this thread holds the store's lock through another Manager (in "
+                            "a transactional function): it would wait for itself");
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* ---- life ---- */

@@ -262,6 +262,8 @@ void watcher_compact(Manager *m); /* replace the tail by a new base, in the back
 /* ---- manager.c ---- */
 
 void managers_after_fork(Manager *m);
+/* -1 with RuntimeError if this thread holds the lock of m's store through another Manager. */
+int managers_check_lock(Manager *m);
 extern volatile unsigned tosc_fork_generation;
 
 #endif

@@ -33,6 +33,9 @@ tosc_monotonic_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* How many Managers hold their backend's lock: mostly none, and then nobody need look. */
+static int exclusive_managers;
+
 /* ---- the turn ---- */
 
 typedef struct Waiter {
@@ -618,6 +621,9 @@ commit_deltas(Manager *m, Commit *commit, Transaction *own)
     bool base = !m->at.stored || m->ops->append == NULL;
     Buffer record = {0};
     tosc_data data;
+    if (exclusive_managers > 0 && managers_check_lock(m) < 0) {
+        return -1;
+    }
     int result = new_commit_id(&commit->id);
     if (result == 0) {
         result = codec_encode(commit, base, &record);
@@ -758,6 +764,10 @@ sync_lock_as_is(Manager *m, int64_t deadline_ns)
         return -1;
     }
     m->lent = true;
+    if (exclusive_managers > 0 && managers_check_lock(m) < 0) {
+        sync_unlock(m);
+        return -1;
+    }
     while (m->ops->lock != NULL) {
         int status;
         Py_BEGIN_ALLOW_THREADS
@@ -765,6 +775,7 @@ sync_lock_as_is(Manager *m, int64_t deadline_ns)
         Py_END_ALLOW_THREADS
         if (status == TOSC_OK) {
             m->exclusive = true;
+            exclusive_managers++;
             break;
         }
         if (tosc_raise(status) < 0) {
@@ -800,6 +811,7 @@ sync_unlock(Manager *m)
 {
     if (m->exclusive) {
         m->exclusive = false;
+        exclusive_managers--;
         Py_BEGIN_ALLOW_THREADS
         m->ops->unlock(m->impl, m);
         Py_END_ALLOW_THREADS

@@ -741,3 +741,25 @@ def test_a_coroutine_function_is_refused_or_awaited_within(inproc_store):
 
     with pytest.raises(TypeError):
         tosc.transactional(manager)(operation)
+
+
+def test_a_function_that_holds_the_lock_cannot_wait_for_itself(store):
+    """Through another Manager of the same store, that is: an error, and no hang."""
+    one, two = store.pair({'n': 0})
+    tries = []
+
+    @tosc.transactional(one)
+    def both():
+        one.read()['n'] += 1
+        tries.append(None)
+        if len(tries) < 5:
+            two.refresh()['n'] += 1
+
+    if store.kind == 'python':
+        both()  # such a backend has no lock
+        return
+    with pytest.raises(RuntimeError, match='wait for itself'):
+        both()
+    assert len(tries) == 3
+    one.refresh()['n'] += 1
+    assert two.refresh()['n'] == 3
