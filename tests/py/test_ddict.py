@@ -771,6 +771,12 @@ def test_an_object_cannot_change_its_kind():
         Dict(a=1).__class__ = Set
 
 
+# ---- the surface ----
+
+@pytest.mark.parametrize('builtin, wrapper', [
+    (dict, tosc.DDict), (type({}.keys()), type(tosc.DDict().keys())),
+    (type({}.values()), type(tosc.DDict().values())),
+    (type({}.items()), type(tosc.DDict().items()))])
 def test_all_that_the_builtin_has_is_there_with_a_docstring(builtin, wrapper):
     for name in dir(builtin):
         attribute = getattr(wrapper, name)
