@@ -1,10 +1,6 @@
 /*
  * Manager, the Python type. What it does is done in sync.c, graph.c and transaction.c; here
- * are its arguments, its life and its end.
- *
- * All live Managers are in a list, so that their watchers can be stopped before the
- * interpreter finalises, and so that a child of a fork can make its own usable: it has no
- * watcher thread, and nobody there will ever give the turn back.
+ * are its arguments.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -14,94 +10,6 @@
 #include "manager.h"
 #include "state.h"
 #include "wrap.h"
-
-#include <pthread.h>
-#include <string.h>
-
-volatile unsigned tosc_fork_generation;
-static Manager *live_managers; /* guarded by the GIL */
-
-static void
-forked(void)
-{
-    tosc_fork_generation++;
-    watchers_after_fork();
-}
-
-void
-managers_after_fork(Manager *m)
-{
-    m->fork_generation = tosc_fork_generation;
-    m->watcher = NULL; /* its thread is the parent's; the struct is left alone */
-    m->turn_taken = false;
-    m->lent = false;
-    m->exclusive = false;
-    m->turn_first = NULL;
-    m->turn_last = NULL;
-    /* Other threads' transactions will never end here. */
-    unsigned long self = PyThread_get_thread_ident();
-    for (Transaction *tx = m->open, *next; tx != NULL; tx = next) {
-        next = tx->next;
-        if (tx->thread != self) {
-            transaction_rollback(tx);
-        }
-    }
-    if (!m->closed && watcher_start(m) < 0) {
-        PyErr_Clear(); /* then nothing is seen before it is asked for */
-    }
-}
-
-static bool
-same_store(const Manager *a, const Manager *b)
-{
-    return a->backend == b->backend
-           || (a->at.stored && b->at.stored
-               && memcmp(a->at.store_id, b->at.store_id, sizeof(a->at.store_id)) == 0
-               && a->ops == b->ops);
-}
-
-int
-managers_check_lock(Manager *m)
-{
-    unsigned long self = PyThread_get_thread_ident();
-    for (Manager *other = live_managers; other != NULL; other = other->following) {
-        if (other != m && other->exclusive && other->turn_owner == self
-            && same_store(m, other)) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "this thread holds the store's lock through another Manager (in "
-                            "a transactional function): it would wait for itself");
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* ---- life ---- */
-
-static void
-join_live(Manager *m)
-{
-    m->following = live_managers;
-    if (live_managers != NULL) {
-        live_managers->previous = m;
-    }
-    live_managers = m;
-}
-
-static void
-leave_live(Manager *m)
-{
-    if (m->previous != NULL) {
-        m->previous->following = m->following;
-    } else if (live_managers == m) {
-        live_managers = m->following;
-    }
-    if (m->following != NULL) {
-        m->following->previous = m->previous;
-    }
-    m->previous = NULL;
-    m->following = NULL;
-}
 
 static int
 set_key(Manager *m, PyObject *key)
@@ -172,7 +80,7 @@ manager_init_object(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
     m->closed = false;
-    join_live(m);
+    live_join(m);
     return 0;
 }
 
@@ -189,22 +97,13 @@ manager_traverse(PyObject *op, visitproc visit, void *arg)
     return graph_traverse(m, visit, arg);
 }
 
-static void
-stop_watching(Manager *m, bool wait)
-{
-    if (m->fork_generation == tosc_fork_generation) {
-        watcher_stop(m, wait);
-    }
-    m->watcher = NULL;
-}
-
 static int
 manager_clear(PyObject *op)
 {
     Manager *m = (Manager *)op;
     m->closed = true;
     /* The garbage collector may be at work: nothing is waited for. */
-    stop_watching(m, false);
+    live_stop_watching(m, false);
     graph_free(m);
     Py_CLEAR(m->backend_object);
     Py_CLEAR(m->allowed);
@@ -220,7 +119,7 @@ manager_dealloc(PyObject *op)
     if (m->weakrefs != NULL) {
         PyObject_ClearWeakRefs(op);
     }
-    leave_live(m);
+    live_leave(m);
     manager_clear(op);
     deltas_clear(&m->spent);
     reflist_clear(&m->drops);
@@ -229,25 +128,6 @@ manager_dealloc(PyObject *op)
     tosc_backend_unref(m->backend);
     type->tp_free(op);
     Py_DECREF(type);
-}
-
-/* Before the interpreter finalises: no thread of ours may ask for the GIL after that. */
-static PyObject *
-stop_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
-{
-    Manager *m = live_managers;
-    while (m != NULL) {
-        if (m->watcher == NULL) {
-            m = m->following;
-            continue;
-        }
-        Py_INCREF(m);
-        stop_watching(m, true);
-        Py_DECREF(m);
-        m = live_managers; /* the list may have changed while the GIL was released */
-    }
-    watchers_wait_for_end();
-    Py_RETURN_NONE;
 }
 
 /* ---- reading ---- */
@@ -714,7 +594,7 @@ manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Manager *m = (Manager *)op;
     if (!m->closed) {
         m->closed = true;
-        stop_watching(m, true);
+        live_stop_watching(m, true);
         if (!m->turn_taken && m->open_transactions == 0) {
             graph_release(m);
         }
@@ -847,29 +727,10 @@ static PyType_Spec manager_spec = {
     .slots = manager_slots,
 };
 
-static PyMethodDef stop_all_def = {"_stop_all", stop_all, METH_NOARGS, NULL};
-
-static int
-register_exit(void)
-{
-    PyObject *atexit = PyImport_ImportModule("atexit");
-    PyObject *function = atexit == NULL ? NULL : PyCFunction_New(&stop_all_def, NULL);
-    PyObject *result =
-        function == NULL ? NULL : PyObject_CallMethod(atexit, "register", "O", function);
-    Py_XDECREF(atexit);
-    Py_XDECREF(function);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 int
 manager_init(PyObject *module, ToscState *state)
 {
-    static bool watching_forks;
-    if (!watching_forks) {
-        watching_forks = pthread_atfork(NULL, NULL, forked) == 0;
-    }
-    if (register_exit() < 0) {
+    if (live_init() < 0) {
         return -1;
     }
     return tosc_add_type(module, &state->Manager_Type, &manager_spec, NULL, "Manager");

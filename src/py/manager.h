@@ -5,9 +5,11 @@
  *   graph.c        which objects are linked (by oid), counting links, applying a commit
  *   encode.c       records: commits and the whole graph as bytes
  *   decode.c       and back
- *   sync.c         the turn; turning changes into commits and commits into changes
+ *   turn.c         which thread may talk to the store
+ *   sync.c         turning changes into commits and commits into changes
  *   watcher.c      the background thread; compaction
  *   transaction.c  Transaction, and which one belongs to this context
+ *   live.c         all Managers of the process: forks, the end
  *   manager.c      the Python type
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -183,7 +185,7 @@ PyObject *graph_state_at(DObject *object, int64_t seq);
 /* What a transaction (NULL: nobody's) sees of an object: borrowed; NULL: exception. */
 PyObject *graph_view(DObject *object, Transaction *top);
 
-/* ---- sync.c ---- */
+/* ---- turn.c ---- */
 
 /*
  * Waits for the turn until deadline_ns (CLOCK_MONOTONIC; INT64_MAX: for ever), the GIL
@@ -193,6 +195,8 @@ int turn_take(Manager *m, int64_t deadline_ns);
 bool turn_try(Manager *m);
 bool turn_is_mine(Manager *m);
 void turn_release(Manager *m);
+
+/* ---- sync.c ---- */
 
 /* Common entry: not closed, and after a fork made usable again. -1: ClosedError. */
 int sync_enter(Manager *m);
@@ -259,7 +263,12 @@ void watchers_after_fork(void);
 void watcher_moved(Manager *m);   /* the Manager is at another version now */
 void watcher_compact(Manager *m); /* replace the tail by a new base, in the background */
 
-/* ---- manager.c ---- */
+/* ---- live.c ---- */
+
+int live_init(void); /* told of forks, and of the interpreter's end */
+void live_join(Manager *m);
+void live_leave(Manager *m);
+void live_stop_watching(Manager *m, bool wait);
 
 void managers_after_fork(Manager *m);
 /* -1 with RuntimeError if this thread holds the lock of m's store through another Manager. */
