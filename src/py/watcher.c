@@ -3,10 +3,10 @@
  *
  * The watcher waits in the backend, without the GIL. What it shares with the Manager is a
  * small struct that lives until both are done with it: the position that memory is at, an
- * event that ends the wait, and a plain pointer to the Manager, which is cleared (under the
- * GIL) when the Manager goes, so that the watcher keeps no Manager alive. When there is
- * something new it takes the GIL, then the turn if that is free, and fetches. If the turn is
- * not free, somebody is committing and will be up to date afterwards; it looks again a moment later.
+ * event that ends the wait, and a weak reference to the Manager, so that the watcher keeps no
+ * Manager alive. When there is something new it takes the GIL, then the turn if that is free,
+ * and fetches. If the turn is not free, somebody is committing and will be up to date
+ * afterwards; it looks again a moment later.
  *
  * A fault is reported once through warnings and tried again, at growing intervals.
  *
@@ -38,7 +38,7 @@ struct Watcher {
     pthread_t compactor;
     tosc_backend *backend;
     tosc_event *stop;
-    Manager *manager;     /* guarded by the GIL; NULL: it has gone */
+    PyObject *manager;    /* weak reference, or NULL: it has gone; guarded by the GIL */
     pthread_mutex_t lock; /* guards `at` */
     tosc_position at;
     bool stopping;   /* under the GIL */
@@ -52,6 +52,7 @@ watcher_unref(struct Watcher *w)
 {
     if (--w->refs == 0) {
         tosc_backend_unref(w->backend);
+        Py_CLEAR(w->manager);
         tosc_event_free(w->stop);
         pthread_mutex_destroy(&w->lock);
         PyMem_RawFree(w);
@@ -77,11 +78,22 @@ report(struct Watcher *w)
     if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
                          "tosc: watching the store failed, trying again: %S", value)
         < 0) {
-        PyErr_WriteUnraisable(w->manager != NULL ? (PyObject *)w->manager : NULL);
+        PyErr_WriteUnraisable(w->manager);
     }
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
+}
+
+/*
+ * A new reference to the Manager, or NULL. It takes a weak reference to know whether it is
+ * still there: the garbage collector clears those before it touches anything.
+ */
+static Manager *
+get_manager(struct Watcher *w)
+{
+    PyObject *manager = w->manager == NULL ? Py_None : PyWeakref_GetObject(w->manager);
+    return manager == Py_None || manager == NULL ? NULL : (Manager *)Py_NewRef(manager);
 }
 
 /* Takes the GIL and fetches: 1 done, 0 somebody else is at it, -1 it failed, -2 the end. */
@@ -89,7 +101,7 @@ static int
 fetch(struct Watcher *w, int failures)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    Manager *m = w->manager;
+    Manager *m = get_manager(w);
     int result;
     if (m == NULL || w->stopping || m->closed) {
         result = -2;
@@ -98,7 +110,6 @@ fetch(struct Watcher *w, int failures)
     } else if (m->turn_first != NULL || !turn_try(m)) {
         result = 0;
     } else {
-        Py_INCREF(m);
         result = sync_pull(m) < 0 ? -1 : 1;
         turn_release(m);
         if (result < 0) {
@@ -107,10 +118,10 @@ fetch(struct Watcher *w, int failures)
             }
             PyErr_Clear();
         }
-        Py_DECREF(m);
-        if (w->manager == NULL) {
-            result = -2;
-        }
+    }
+    Py_XDECREF((PyObject *)m);
+    if (w->stopping) {
+        result = -2;
     }
     PyGILState_Release(gil);
     return result;
@@ -124,7 +135,7 @@ wait_failed(struct Watcher *w, int status, int failures)
         return false;
     }
     PyGILState_STATE gil = PyGILState_Ensure();
-    bool end = w->manager == NULL || w->stopping;
+    bool end = w->stopping;
     if (!end) {
         tosc_raise(status);
         if (PyErr_Occurred() && failures == 0) {
@@ -252,8 +263,13 @@ watcher_start(Manager *m)
                         "no more file descriptors for a Manager's watcher");
         return -1;
     }
+    w->manager = PyWeakref_NewRef((PyObject *)m, NULL);
+    if (w->manager == NULL) {
+        tosc_event_free(w->stop);
+        PyMem_RawFree(w);
+        return -1;
+    }
     w->backend = tosc_backend_ref(m->backend);
-    w->manager = m;
     w->at = m->at;
     w->refs = 2;
     pthread_mutex_init(&w->lock, NULL);
@@ -305,7 +321,6 @@ watcher_stop(Manager *m, bool wait)
         return;
     }
     m->watcher = NULL;
-    w->manager = NULL;
     w->stopping = true;
     tosc_event_set(w->stop);
     bool watching = wait && !pthread_equal(w->thread, pthread_self());
@@ -366,7 +381,7 @@ static void
 compact(struct Watcher *w)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    Manager *m = (Manager *)Py_XNewRef((PyObject *)w->manager);
+    Manager *m = w->stopping ? NULL : get_manager(w);
     if (m != NULL && !m->closed && m->loaded) {
         if (sync_sweep(m) < 0) {
             PyErr_Clear(); /* it is tried again with the next compaction */

@@ -370,7 +370,7 @@ mount_small(void)
     directory_make();
     /* In a mount namespace of our own, so that nothing stays mounted if the test dies. */
     mounted = unshare(CLONE_NEWNS) == 0
-              && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0
+              && mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0
               && mount("tosc-test", directory(), "tmpfs", 0, "size=200k") == 0;
 }
 

@@ -823,7 +823,7 @@ def test_many_managers_opened_and_closed(store):
         tosc.Manager(store.backend()).read()
     gc.collect()
     wait_until(lambda: threading.active_count() <= threads
-               and len(os.listdir('/proc/self/fd')) <= descriptors + 2,
+               and len(os.listdir('/proc/self/fd')) <= descriptors + 4,  # a few are kept for reuse
                what='the end of threads and descriptors')
 
 
