@@ -1,11 +1,16 @@
 """Forks, and every way in which a process can come to its end."""
 # SPDX-License-Identifier: Apache-2.0
+import os
 import signal
 import textwrap
 
 import pytest
 
 from harness import Thread, run_child, stored, wait_until
+
+# GCC 12's AddressSanitizer does not make its allocator safe for a fork beside busy threads.
+sanitizer_may_hang = pytest.mark.skipif(
+    'TOSC_SANITIZED' in os.environ, reason="the sanitizer's own locks may stay taken in the child")
 
 PREAMBLE = '''
 import signal
@@ -14,11 +19,6 @@ faulthandler.cancel_dump_traceback_later()
 signal.alarm(45)
 manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
 data = manager.read()
-
-# GCC 12's AddressSanitizer does not make its allocator safe for a fork beside busy threads.
-sanitizer_may_hang = pytest.mark.skipif(
-    'TOSC_SANITIZED' in os.environ, reason="the sanitizer's own locks may stay taken in the child")
-
 
 def until(condition, seconds=10):
     deadline = time.monotonic() + seconds
