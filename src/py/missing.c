@@ -62,14 +62,13 @@ missing_class(PyObject *module, PyObject *name)
 }
 
 static tosc_blob *
-encode_all(Manager *scratch, const tosc_data *whole)
+encode_all(Manager *scratch)
 {
     Commit commit = {.manager = scratch,
                      .next_oid = scratch->next_oid,
                      .carry = Py_XNewRef(scratch->chain)};
     Buffer record = {0};
     tosc_blob *blob = NULL;
-    (void)whole;
     if (codec_encode(&commit, true, &record) == 0) {
         blob = tosc_blob_new(record.size);
         if (blob != NULL) {
@@ -98,7 +97,7 @@ missing_skip(Manager *m, const tosc_data *whole)
     scratch->allowed = Py_XNewRef(m->allowed);
     tosc_blob *blob = NULL;
     if (sync_apply(scratch, whole) == 0) {
-        blob = encode_all(scratch, whole);
+        blob = encode_all(scratch);
     }
     deltas_clear(&scratch->spent);
     Py_DECREF(scratch);

@@ -127,8 +127,6 @@ struct state_import {
 
 static const struct state_import state_imports[] = {
     IMPORT(io_BytesIO, "io", "BytesIO"),
-    IMPORT(pickle_dumps, "pickle", "dumps"),
-    IMPORT(copyreg_reduce_ex, "copyreg", "_reduce_ex"),
     IMPORT(functools_update_wrapper, "functools", "update_wrapper"),
     IMPORT(enum_Enum, "enum", "Enum"),
 };

@@ -29,7 +29,7 @@
     X(current_var)       /* ContextVar: innermost open Transaction of this context */ \
     X(leaf_types)        /* tuple of types whose instances never change */ \
     X(any_types)         /* WeakKeyDictionary-like: user's class -> wrapper type */ \
-    X(io_BytesIO) X(pickle_dumps) X(copyreg_reduce_ex) X(functools_update_wrapper) \
+    X(io_BytesIO) X(functools_update_wrapper) \
     X(enum_Enum) X(current_task) X(running_loop) \
     X(str_class) X(str_dict) X(str_slots) X(str_weakref) X(str_persistent_id) X(str_persistent_load) \
     X(str_find_class) X(str_dump) X(str_load) X(str_write) X(str_getvalue) \
