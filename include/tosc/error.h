@@ -26,7 +26,13 @@ enum tosc_status {
     TOSC_ETIMEDOUT = -8, /* the deadline passed; nothing was done */
     TOSC_ECLOSED = -9,   /* used after close */
     TOSC_EUNSUPPORTED = -10, /* this backend has no such operation */
-    TOSC_EPYTHON = -11       /* a Python exception is set in the calling thread */
+    TOSC_EPYTHON = -11,   /* Python code raised: see tosc_error_type() and _traceback() */
+    TOSC_ENOTFOUND = -12, /* no such key, index, attribute, name; nothing stored yet */
+    TOSC_ETYPE = -13,     /* a value is of another type than was asked for */
+    TOSC_ERANGE = -14,    /* a number does not fit */
+    TOSC_ESERIALIZE = -15, /* a value cannot be stored, or a stored one not be loaded */
+    TOSC_ERETRY = -16, /* conflicts as often as the caller allowed; nothing was done */
+    TOSC_EEXIT = -17   /* a script ended by SystemExit: see tosc_error_exit_status() */
 };
 
 /*
@@ -45,6 +51,18 @@ int tosc_error_errno(void);
  * Borrowed until the next fault in this thread.
  */
 const char *tosc_error_path(void);
+
+/*
+ * Where Python code raised the last fault in this thread: the name of the exception's class
+ * ("ValueError", "policy.Refused"), and the traceback as Python prints it. "" else.
+ *
+ * Borrowed until the next fault in this thread.
+ */
+const char *tosc_error_type(void);
+const char *tosc_error_traceback(void);
+
+/* What a script gave to sys.exit(), as a process's exit status (0 to 255), after TOSC_EEXIT. */
+int tosc_error_exit_status(void);
 
 /* The name of a status code, such as "TOSC_ECONFLICT". Static storage. */
 const char *tosc_status_name(int status);

@@ -153,6 +153,81 @@ typedef struct tosc_backend tosc_backend;
  */
 tosc_backend *tosc_backend_new(const struct tosc_backend_ops *ops, void *impl);
 
+/*
+ * ---- Backends by URI ----
+ *
+ * tosc_backend_open() takes a URI apart and calls the opener of its scheme:
+ *
+ *     scheme:path?name=value&name=value        scheme://authority/path?…
+ *
+ * Path, names and values are decoded ("%20"); a "+" is a plus sign. Neither NUL bytes nor a
+ * parameter that is given twice or without "=" nor a fragment ("#…") reach an opener.
+ */
+
+/* A URI taken apart; valid during the call that is given it, as are the strings from it. */
+typedef struct tosc_uri tosc_uri;
+
+/* In small letters. */
+const char *tosc_uri_scheme(const tosc_uri *uri);
+/* What stands between scheme (or authority) and query: "/path", "pool/object", or "". */
+const char *tosc_uri_path(const tosc_uri *uri);
+/*
+ * What stands between "//" and the next "/", not decoded, as its parts have delimiters of
+ * their own: "host:port", "" in "file:///path". NULL: no "//". Marks it as known.
+ */
+const char *tosc_uri_authority(const tosc_uri *uri);
+/* The value of a query parameter, NULL: not given. Marks it as known. */
+const char *tosc_uri_parameter(const tosc_uri *uri, const char *name);
+/*
+ * The same as a number from 0 to INT_MAX, or a truth value (0/1, no/yes, false/true); left as
+ * it is where it is not given. TOSC_EINVAL names the parameter.
+ */
+int tosc_uri_int(const tosc_uri *uri, const char *name, int *ret);
+int tosc_uri_bool(const tosc_uri *uri, const char *name, bool *ret);
+/*
+ * TOSC_EINVAL if there is a parameter or an authority that was not asked for by the functions
+ * above. To be called when all were, and before anything is opened or made.
+ */
+int tosc_uri_check(const tosc_uri *uri);
+
+/*
+ * Makes a backend for a URI; `arg` is what was registered. Returns as every operation does,
+ * with a message on failure. May be called from several threads at a time; may block. The
+ * caller checks the URI once more afterwards, and drops the backend if it does not pass.
+ */
+typedef int (*tosc_backend_opener)(const tosc_uri *uri, void *arg, tosc_backend **ret);
+
+/*
+ * From now on, for good, tosc_backend_open() has `open` make the backends of URIs with this
+ * scheme (a letter, then letters, digits, "+", "-", "."; case does not matter). The name is
+ * copied. Does not block; any thread. TOSC_EINVAL (no such name, or taken), TOSC_ENOMEM.
+ */
+int tosc_backend_register(const char *scheme, tosc_backend_opener open, void *arg);
+
+/*
+ * A shared object can bring backends to programs that know nothing of it. It defines this
+ * function, which registers its schemes and returns what tosc_backend_register() did:
+ *
+ *     int
+ *     tosc_backend_plugin(void)
+ *     {
+ *         return tosc_backend_register("redis", open_redis, NULL);
+ *     }
+ */
+#if defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int
+tosc_backend_plugin(void);
+
+/*
+ * Loads the shared object at `path` (with a slash in it; else it is searched for as any
+ * library) and calls its tosc_backend_plugin. It is never unloaded. Blocks for I/O; any
+ * thread. TOSC_ESYSTEM (cannot be loaded), TOSC_EINVAL (is no plugin, or was loaded before,
+ * so that its schemes are taken), or what the function returned.
+ */
+int tosc_backend_load_plugin(const char *path);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,157 @@
+/*
+ * The Manager from C: the same as the class tosc.Manager of scripts.
+ *
+ * Functions may be called from any thread, return 0 (or what they say) or a negative code of
+ * <tosc/error.h>, leave outputs untouched on failure, and need tosc_host_start() before.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef TOSC_MANAGER_H
+#define TOSC_MANAGER_H
+
+#include <tosc/backend.h>
+#include <tosc/value.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tosc_manager tosc_manager;
+typedef struct tosc_transaction tosc_transaction;
+
+typedef struct tosc_manager_options {
+    const void *key; /* authenticates all records; NULL: none */
+    size_t key_size;
+    const char *const
+        *allowed_classes; /* "module.name", …, NULL: the only classes that may be
+                                           loaded; NULL: all */
+} tosc_manager_options;
+
+/*
+ * A Manager of the store in `backend` (which it takes a reference of), or at a URI (see
+ * tosc_backend_open). Starts its watcher thread. `options` may be NULL; copied. Owned: give it
+ * back with tosc_manager_unref().
+ */
+int tosc_manager_new(tosc_backend *backend, const tosc_manager_options *options,
+                     tosc_manager **ret);
+int tosc_manager_open(const char *uri, const tosc_manager_options *options,
+                      tosc_manager **ret);
+tosc_manager *tosc_manager_ref(tosc_manager *manager);
+/* The last reference, of C and Python, ends it. NULL is accepted; returns NULL. */
+tosc_manager *tosc_manager_unref(tosc_manager *manager);
+/*
+ * Ends the watcher now; waits for it. Using the Manager is TOSC_ECLOSED from then on, also for
+ * scripts. The handle stays to be given back.
+ */
+int tosc_manager_close(tosc_manager *manager);
+/* The Manager as a value (to give to a script's function), and back. Owned. */
+int tosc_manager_value(tosc_manager *manager, tosc_value **ret);
+int tosc_manager_of(tosc_value *value, tosc_manager **ret);
+
+/* ---- the stored object ---- */
+
+/*
+ * The stored object; owned, or borrowed from the scope. TOSC_ENOTFOUND: nothing is stored.
+ * refresh first asks the store for what is new (blocks); read only where that costs nothing.
+ * snapshot gives a plain deep copy.
+ */
+int tosc_manager_read(tosc_manager *manager, tosc_value **ret);
+int tosc_manager_borrow(tosc_manager *manager, tosc_value **ret);
+int tosc_manager_refresh(tosc_manager *manager, tosc_value **ret); /* ret may be NULL */
+int tosc_manager_snapshot(tosc_manager *manager, tosc_value **ret);
+/* Replaces it, whatever it is. Blocks until it is stored, or is part of the open transaction. */
+int tosc_manager_write(tosc_manager *manager, tosc_value *value);
+/* Replaces it if its version is *expected (NULL: if nothing is stored): 1; else 0. */
+int tosc_manager_try_write(tosc_manager *manager, tosc_value *value,
+                           const int64_t *expected);
+/* 1 and the version that this thread sees; 0: nothing is stored. */
+int tosc_manager_version(tosc_manager *manager, int64_t *ret);
+/* 1, 0: does the object stand in this Manager's store? */
+int tosc_manager_is_linked(tosc_manager *manager, tosc_value *value);
+int tosc_manager_is_dirty(tosc_manager *manager, tosc_value *value);
+
+/* ---- transactions ---- */
+
+/*
+ * Begins a transaction of the calling thread; inside another one of the same Manager and
+ * thread, a savepoint. Until it ends, this thread sees the state as of its beginning plus its
+ * own changes, and nobody else sees these. Also seen so by script functions that this thread
+ * calls. Ended by exactly one of commit and rollback, in the same thread, innermost first; the
+ * handle is gone then in any case.
+ */
+int tosc_transaction_begin(tosc_manager *manager, tosc_transaction **ret);
+/*
+ * The outermost: blocks until it is stored. TOSC_ECONFLICT: somebody else committed since the
+ * beginning, everything is rolled back. As with all other errors, nothing has changed (but
+ * TOSC_EUNKNOWN).
+ */
+int tosc_transaction_commit(tosc_transaction *transaction);
+int tosc_transaction_rollback(tosc_transaction *transaction);
+
+typedef struct tosc_transact_options {
+    int64_t retries;    /* how often to repeat after conflicts; 0: no limit; -1: never */
+    int64_t timeout_ms; /* of all together, also of waiting; 0: none */
+} tosc_transact_options;
+
+/*
+ * Called in a transaction and in a scope (pause it around what blocks). `root` is the stored
+ * object, borrowed; NULL: nothing is stored. 0: commit; a negative code: roll back, and
+ * tosc_transact returns it. It can be called several times: it should change nothing else.
+ */
+typedef int (*tosc_transact_fn)(tosc_manager *manager, tosc_value *root, void *arg);
+
+/*
+ * Runs `fn` in a transaction until it commits: after a conflict again, with pauses, and after a
+ * few conflicts under the store's exclusive lock. `options` may be NULL. TOSC_ERETRY,
+ * TOSC_ETIMEDOUT; all other errors end it at once, with nothing changed. Inside a transaction
+ * of the same Manager and thread it runs once, as a savepoint.
+ */
+int tosc_transact(tosc_manager *manager, tosc_transact_fn fn, void *arg,
+                  const tosc_transact_options *options);
+
+/* ---- being told of changes ---- */
+
+/* What has changed between two versions; valid during the callback, or until the next one. */
+typedef struct tosc_change {
+    int64_t version; /* now */
+    int64_t before;  /* at the change told before this one, or when watching began */
+    bool own;        /* all of it was committed through this Manager */
+    bool all;        /* the paths are not known, or too many: look at everything */
+    const char *const *paths; /* what has changed: for tosc_path(); "" is the root */
+    size_t path_count;
+} tosc_change;
+
+typedef struct tosc_watch tosc_watch;
+typedef void (*tosc_change_fn)(tosc_manager *manager, const tosc_change *change,
+                               void *arg);
+
+/*
+ * From now on tells of commits, by whomever, that change something at or under `path` (NULL:
+ * anything). With `fn`: the Manager's watcher thread calls it, without Python's lock, one
+ * change after the other; commits that come while it runs are told together. It may call any
+ * function of the library but tosc_host_stop() and tosc_manager_close(). Without: ask with
+ * tosc_watch_next(). An object that can be reached by several paths is told by one of them.
+ */
+int tosc_watch_new(tosc_manager *manager, const char *path, tosc_change_fn fn, void *arg,
+                   tosc_watch **ret);
+/*
+ * Ends it. When it returns, the callback is not running and is not called again (called inside
+ * the callback itself: again). NULL is accepted; returns NULL.
+ */
+tosc_watch *tosc_watch_free(tosc_watch *watch);
+/*
+ * A descriptor for poll(), epoll or an event loop: readable while there is a change to tell.
+ * Stays the watch's: do not read or close it. -1 with a callback.
+ */
+int tosc_watch_fd(tosc_watch *watch);
+/*
+ * 1: a change, *ret borrowed from the watch until the next call; 0: there is none. Waits for at
+ * most timeout_ms (0: not at all, -1: for ever; a signal ends it: TOSC_EINTR).
+ */
+int tosc_watch_next(tosc_watch *watch, int64_t timeout_ms, const tosc_change **ret);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
