@@ -46,4 +46,5 @@ AC_DEFUN([TOSC_SANITIZERS], [
     ])
     AC_SUBST([SANITIZER_CFLAGS])
     AM_CONDITIONAL([SANITIZERS], [test -n "$SANITIZER_CFLAGS"])
+    AM_CONDITIONAL([THREAD_SANITIZER], [test "$enable_sanitizers" = thread])
 ])

@@ -35,6 +35,7 @@ from _typeshed import ReadableBuffer as _Buffer, SupportsKeysAndGetItem
 __version__: str
 __all__ = [
     "BackendBase",
+    "CephBackend",
     "ClosedError",
     "DAny",
     "DByteArray",
@@ -56,6 +57,9 @@ __all__ = [
     "TransactionRetryError",
     "TransactionTimeoutError",
     "UnknownOutcomeError",
+    "open_backend",
+    "publish",
+    "shared",
     "transactional",
 ]
 
@@ -175,6 +179,61 @@ class FileBackend(BackendBase):
     def __getstate__(self) -> dict[str, Any]: ...
     def __setstate__(self, state: dict[str, Any], /) -> None: ...
 
+class CephBackend(BackendBase):
+    """A store in one object of a Ceph cluster, shared by all processes on any machine."""
+
+    def __init__(
+        self,
+        client: str | None,
+        key: str | None,
+        mon_host: str | None,
+        pool_name: str,
+        obj_name: str,
+        max_retries: int = 100,
+        *,
+        conf: _StrPath | None = None,
+        keyring: _StrPath | None = None,
+        namespace: str | None = None,
+        connect_timeout: float = 10,
+        timeout: float = 30,
+        lease: float = 15,
+        poll_interval: float = 5,
+    ) -> None: ...
+    @property
+    def client(self) -> str | None: ...
+    @property
+    def mon_host(self) -> str | None: ...
+    @property
+    def pool_name(self) -> str: ...
+    @property
+    def obj_name(self) -> str: ...
+    @property
+    def max_retries(self) -> int: ...
+    @property
+    def conf(self) -> str | None: ...
+    @property
+    def keyring(self) -> str | None: ...
+    @property
+    def namespace(self) -> str | None: ...
+    @property
+    def connect_timeout(self) -> float: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def lease(self) -> float: ...
+    @property
+    def poll_interval(self) -> float: ...
+    def read(self) -> tuple[int, bytes] | tuple[None, None]: ...
+    def copy(self) -> Self:
+        """Another object for the same store."""
+
+    def __copy__(self) -> Self: ...
+    def __getstate__(self) -> dict[str, Any]: ...
+    def __setstate__(self, state: dict[str, Any], /) -> None: ...
+
+def open_backend(uri: str, /) -> BackendBase:
+    """The backend that a URI means: 'file:/path', 'inproc:NAME', 'ceph:pool/object'."""
+
 # ---- managers and transactions ----
 
 class Manager:
@@ -275,6 +334,12 @@ def transactional(
     manager: Manager, retries: int | None = None, timeout: float | None = None
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Decorate a function so that it runs in a transaction, again after each conflict."""
+
+def publish(name: str, manager: Manager | None, /) -> None:
+    """Give other scripts of the process, and its C code, a Manager by name."""
+
+def shared(name: str, /) -> Manager:
+    """The Manager that was published under this name in this process."""
 
 # ---- distributed types ----
 

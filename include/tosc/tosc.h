@@ -8,7 +8,10 @@
 
 #include <tosc/backend.h>
 #include <tosc/error.h>
+#include <tosc/host.h>
+#include <tosc/manager.h>
 #include <tosc/sys/backend.h>
+#include <tosc/value.h>
 #include <tosc/version.h>
 
 #endif

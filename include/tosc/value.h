@@ -51,9 +51,16 @@ typedef struct tosc_scope {
 
 /* Blocks until Python's lock is free. TOSC_ECLOSED, TOSC_ENOMEM. */
 int tosc_scope_enter(tosc_scope *scope);
-/* Ends it, and everything borrowed in it. TOSC_EINVAL: not this thread's innermost scope. */
+/*
+ * Ends it, also while it is paused, and everything borrowed in it. What is borrowed piles up
+ * until then: a long loop leaves its scope now and then. TOSC_EINVAL: not this thread's
+ * innermost scope.
+ */
 int tosc_scope_leave(tosc_scope *scope);
-/* Lets Python's lock go, and takes it again. What was borrowed stays valid. */
+/*
+ * Lets Python's lock go, and takes it again. What was borrowed stays valid; functions called in
+ * between take the lock each for itself. TOSC_EINVAL: not this thread's innermost scope.
+ */
 int tosc_scope_pause(tosc_scope *scope);
 int tosc_scope_resume(tosc_scope *scope);
 
@@ -70,7 +77,7 @@ int tosc_scope_resume(tosc_scope *scope);
  *     tosc_path("a/17/name")  steps, separated by "/"; each a text key or else an int key of a
  *                             dict, an index of a list or tuple, or an attribute of an object.
  *                             "~1" stands for "/" and "~0" for "~" in a step, as in JSON
- *                             Pointer; one leading "/" is ignored.
+ *                             Pointer; one leading "/" is ignored; "" is the value itself.
  *
  * They copy nothing: the text must live as long as the call that uses it.
  */
@@ -165,8 +172,12 @@ int tosc_value_new_dict(tosc_value **ret);
 int tosc_value_new_set(tosc_value **ret);
 /* The items stay the caller's. */
 int tosc_value_new_tuple(tosc_value *const *items, size_t count, tosc_value **ret);
-/* A plain value from JSON text, and the JSON text of a value (a snapshot if it is distributed). */
+/* A plain value from JSON text. TOSC_EINVAL: it is none, or not UTF-8. */
 int tosc_value_new_json(const char *text, size_t size, tosc_value **ret);
+/*
+ * The JSON text (UTF-8) of a value, as it is now; owned (free()). Tuples become lists. TOSC_ETYPE:
+ * bytes, sets, objects, numbers that are not finite; the message tells where.
+ */
 int tosc_get_json(tosc_value *value, tosc_at at, char **ret, size_t *ret_size);
 
 /* One more owned handle to the same; NULL gives NULL. */
@@ -192,7 +203,7 @@ enum tosc_type {
 
 /* An enum tosc_type, or a negative code. */
 int tosc_type_of(tosc_value *value, tosc_at at);
-/* 1, 0: is there such an element? */
+/* 1, 0: is there such an element? One that would be made by asking for it is not. */
 int tosc_contains(tosc_value *value, tosc_at at);
 /* Elements of a container, bytes of a bytes-like value, code points of a text. */
 int tosc_length(tosc_value *value, tosc_at at, int64_t *ret);
@@ -203,7 +214,11 @@ int tosc_value_describe(tosc_value *value, char **ret);
 
 /* ---- reading ---- */
 
-/* TOSC_ENOTFOUND: no such element; TOSC_ETYPE: it is of another type; TOSC_ERANGE. */
+/*
+ * TOSC_ENOTFOUND: no such element; the message names the step of the path that led nowhere.
+ * TOSC_ETYPE: it is of another type (a bool is no int), or is in nothing that has elements of
+ * that sort. TOSC_ERANGE: a number does not fit. TOSC_EPYTHON: code of the object raised.
+ */
 int tosc_get(tosc_value *value, tosc_at at, tosc_value **ret);
 int tosc_borrow(tosc_value *value, tosc_at at, tosc_value **ret);
 int tosc_get_bool(tosc_value *value, tosc_at at, bool *ret);
@@ -213,7 +228,10 @@ int tosc_get_uint64(tosc_value *value, tosc_at at, uint64_t *ret);
 int tosc_get_double(tosc_value *value, tosc_at at, double *ret);
 /* An int of any size as decimal digits; owned (free()). */
 int tosc_get_bigint(tosc_value *value, tosc_at at, char **ret);
-/* UTF-8 with a NUL byte behind it, which ret_size (may be NULL) does not count; owned (free()). */
+/*
+ * UTF-8 with a NUL byte behind it, which ret_size (may be NULL) does not count; owned (free()).
+ * TOSC_ETYPE also: a text with lone surrogates, which has no UTF-8 form.
+ */
 int tosc_get_text(tosc_value *value, tosc_at at, char **ret, size_t *ret_size);
 int tosc_get_bytes(tosc_value *value, tosc_at at, void **ret, size_t *ret_size);
 int tosc_borrow_text(tosc_value *value, tosc_at at, const char **ret, size_t *ret_size);
@@ -225,6 +243,8 @@ int tosc_borrow_bytes(tosc_value *value, tosc_at at, const void **ret, size_t *r
  * Outside a transaction each of these is one: it blocks until it is stored, and may give
  * TOSC_ECONFLICT, TOSC_ESYSTEM, TOSC_ESERIALIZE; nothing has changed then.
  * A path's steps but the last must be there. Dicts and objects take new elements, lists do not.
+ * The last step of a path is an int key where the dict has that one and not the text.
+ * TOSC_ETYPE: the container, or the attribute, cannot be changed.
  */
 int tosc_set(tosc_value *value, tosc_at at, tosc_value *element);
 int tosc_set_null(tosc_value *value, tosc_at at);
@@ -233,7 +253,11 @@ int tosc_set_int64(tosc_value *value, tosc_at at, int64_t element);
 int tosc_set_double(tosc_value *value, tosc_at at, double element);
 int tosc_set_text(tosc_value *value, tosc_at at, const char *text, size_t size);
 int tosc_set_bytes(tosc_value *value, tosc_at at, const void *bytes, size_t size);
-/* Adds to an int (0 where there is none yet, in a dict or object). ret, the sum, may be NULL. */
+/*
+ * Adds to an int (0 where there is none yet, in a dict or object). ret, the sum, may be NULL.
+ * Outside a transaction it is repeated after conflicts until it is stored: increments of other
+ * threads and processes are not lost. TOSC_ERANGE: the sum does not fit.
+ */
 int tosc_add_int64(tosc_value *value, tosc_at at, int64_t increment, int64_t *ret);
 int tosc_delete(tosc_value *value, tosc_at at);
 

@@ -6,18 +6,16 @@
  * and forkserver methods of multiprocessing, subprocess) has `tosc` as well. Arguments,
  * environment, exit status and signals are left to CPython.
  *
- * Where the standard library is must not depend on where this program lies. Three cases:
- * - we lie in a virtual environment (a link in its bin/): CPython finds it out by itself;
- * - VIRTUAL_ENV names one: CPython is started as that environment's python3, so that it and
- *   site.py do what they do there, and sys.executable is put right before any script runs;
- * - else: the prefix of the python3 that we were configured for.
- * PYTHONHOME overrides each of them, as ever.
+ * Where the standard library is must not depend on where this program lies: see
+ * host_config.c for the cases that programs which embed scripts have as well. One more is ours:
+ * if we lie in a virtual environment (a link in its bin/), CPython finds it out by itself.
+ * VIRTUAL_ENV names one for us.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "config.h"
 
-#include "py/compat.h"
+#include "host/life.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,28 +27,6 @@ PyMODINIT_FUNC PyInit_tosc(void);
 
 /* The options of CPython's command line; a colon follows those that take a value. */
 static const char PYTHON_OPTIONS[] = "bBc:dEhiIJm:OPqRsStuvVW:xX:?";
-
-static char *
-format_path(const char *dir, size_t dir_length, const char *rest)
-{
-    size_t size = dir_length + 1 + strlen(rest) + 1;
-    char *path = malloc(size);
-    if (path != NULL) {
-        snprintf(path, size, "%.*s/%s", (int)dir_length, dir, rest);
-    }
-    return path;
-}
-
-static bool
-has_file(const char *dir, const char *name, mode_t type)
-{
-    struct stat status;
-    char *path = format_path(dir, strlen(dir), name);
-    bool found =
-        path != NULL && stat(path, &status) == 0 && (status.st_mode & S_IFMT) == type;
-    free(path);
-    return found;
-}
 
 /* What the system says that it runs, links resolved; NULL where it does not tell. */
 static char *
@@ -101,7 +77,7 @@ absolute_path(const char *path)
         path += 2;
     }
     char *cwd = getcwd(NULL, 0);
-    char *result = cwd != NULL ? format_path(cwd, strlen(cwd), path) : NULL;
+    char *result = cwd != NULL ? config_path(cwd, strlen(cwd), path) : NULL;
     free(cwd);
     return result;
 }
@@ -113,7 +89,7 @@ search_path(const char *name, const char *running)
     const char *dir = getenv("PATH");
     while (dir != NULL && *name != '\0') {
         size_t length = strcspn(dir, ":");
-        char *entry = length > 0 ? format_path(dir, length, name) : strdup(name);
+        char *entry = length > 0 ? config_path(dir, length, name) : strdup(name);
         char *path = entry != NULL ? absolute_path(entry) : NULL;
         free(entry);
         if (path != NULL && is_this_program(path, running)) {
@@ -152,7 +128,7 @@ lies_in_venv(const char *program)
         char *slash = strrchr(dir, '/');
         if (slash != NULL) {
             *slash = '\0';
-            found = has_file(dir, "pyvenv.cfg", S_IFREG);
+            found = config_has_file(dir, "pyvenv.cfg", S_IFREG);
         }
     }
     free(dir);
@@ -163,15 +139,11 @@ lies_in_venv(const char *program)
 static const char *
 usable_venv(void)
 {
-    char packages[64];
     const char *venv = getenv("VIRTUAL_ENV");
     if (venv == NULL || *venv == '\0') {
         return NULL;
     }
-    snprintf(packages, sizeof packages, "lib/python%d.%d/site-packages", PY_MAJOR_VERSION,
-             PY_MINOR_VERSION);
-    if (venv[0] == '/' && has_file(venv, "pyvenv.cfg", S_IFREG)
-        && has_file(venv, packages, S_IFDIR)) {
+    if (config_is_venv(venv)) {
         return venv;
     }
     fprintf(stderr,
@@ -239,61 +211,19 @@ print_about(char option)
 }
 
 static PyStatus
-set_path(PyConfig *config, wchar_t **field, const char *path)
-{
-    return PyConfig_SetBytesString(config, field, path);
-}
-
-static PyStatus
-set_paths(PyConfig *config, const char *program, const char *venv)
-{
-    PyStatus status;
-    if (venv != NULL) {
-        char *python = format_path(venv, strlen(venv), "bin/python3");
-        if (python == NULL) {
-            return PyStatus_NoMemory();
-        }
-        status = set_path(config, &config->executable, python);
-        free(python);
-        return status;
-    }
-    status = set_path(config, &config->executable, program);
-    if (!PyStatus_Exception(status)) {
-        /* What `-m venv` links into the environments that it makes. */
-        status = set_path(config, &config->base_executable, TOSC_PYTHON);
-    }
-    if (!PyStatus_Exception(status) && !lies_in_venv(program)) {
-        status = set_path(config, &config->prefix, PYTHON_PREFIX);
-        if (!PyStatus_Exception(status)) {
-            status = set_path(config, &config->exec_prefix, PYTHON_PREFIX);
-        }
-    }
-    return status;
-}
-
-static PyStatus
 start_python(int argc, char **argv, const char *program, const char *venv)
 {
     PyConfig config;
     PyConfig_InitPythonConfig(&config);
     PyStatus status = PyConfig_SetBytesArgv(&config, argc, argv);
     if (!PyStatus_Exception(status)) {
-        status = set_paths(&config, program, venv);
+        status = config_set_paths(&config, program, venv, lies_in_venv(program));
     }
     if (!PyStatus_Exception(status)) {
         status = Py_InitializeFromConfig(&config);
     }
     PyConfig_Clear(&config);
     return status;
-}
-
-static int
-set_executable(const char *program)
-{
-    PyObject *path = PyUnicode_DecodeFSDefault(program);
-    int result = path != NULL ? PySys_SetObject("executable", path) : -1;
-    Py_XDECREF(path);
-    return result;
 }
 
 int
@@ -309,7 +239,7 @@ main(int argc, char **argv)
     const char *venv = lies_in_venv(program) ? NULL : usable_venv();
     PyStatus status = start_python(argc, argv, program, venv);
     bool started = !PyStatus_Exception(status);
-    if (started && venv != NULL && set_executable(program) != 0) {
+    if (started && venv != NULL && config_set_executable(program) != 0) {
         PyErr_Print();
     }
     free(program);

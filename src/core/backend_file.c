@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/backend_kind.h"
 #include "core/error.h"
 #include "core/file_backend.h"
 #include "core/fileio.h"
@@ -278,6 +279,8 @@ set_kind(struct tosc__file_backend *be, const tosc_file_options *options)
         !filesystem.network && !options->shared_by_hosts && tosc__boot_id(be->boot_id);
     be->durable = !options->not_durable && !filesystem.volatile_memory;
     be->poll_ms = options->poll_ms > 0 ? options->poll_ms : 100;
+    be->asked_not_durable = options->not_durable;
+    be->asked_shared = options->shared_by_hosts;
     be->poll_pause = TOSC__MS;
     return 0;
 }
@@ -313,4 +316,21 @@ tosc_backend_file_new(const char *path, const tosc_file_options *options,
     tosc__fork_add(&be->node);
     *ret = backend;
     return 0;
+}
+
+const char *
+tosc__backend_file_path(const tosc_backend *backend, tosc_file_options *ret_options)
+{
+    const struct tosc__file_backend *be = tosc_backend_impl(backend);
+
+    if (tosc_backend_ops(backend) != &file_ops) {
+        return NULL;
+    }
+    *ret_options = (tosc_file_options){
+        .lock_path = be->lock_path,
+        .not_durable = be->asked_not_durable,
+        .shared_by_hosts = be->asked_shared,
+        .poll_ms = be->poll_ms,
+    };
+    return be->path;
 }

@@ -26,6 +26,7 @@
 
 #include <tosc/backend.h>
 
+#include "core/backend_kind.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/fileio.h"
@@ -720,6 +721,12 @@ static const struct tosc_backend_ops inproc_ops = {
     .lock = inproc_lock,
     .unlock = inproc_unlock,
 };
+
+bool
+tosc__backend_is_inproc(const tosc_backend *backend)
+{
+    return tosc_backend_ops(backend)->read == inproc_read; /* named ones end otherwise */
+}
 
 int
 tosc_backend_inproc_new(tosc_backend **ret)

@@ -3,7 +3,8 @@
  *
  * Kept in fixed thread-local buffers, so that reporting "no memory" needs none. A
  * sentence or path that is too long is cut. A fault replaces all three; nothing else
- * touches them.
+ * touches them. Faults are numbered, so that who keeps more about one (what Python code
+ * raised, failure.c) can tell whether it still is the last.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -15,6 +16,7 @@
 #include <string.h>
 
 static __thread struct {
+    unsigned long number;
     int error;
     char message[1024];
     char path[4096];
@@ -45,6 +47,8 @@ tosc_status_name(int status)
         "TOSC_OK",        "TOSC_ENOMEM",   "TOSC_EINVAL",       "TOSC_ESYSTEM",
         "TOSC_ECONFLICT", "TOSC_ECORRUPT", "TOSC_EUNKNOWN",     "TOSC_EINTR",
         "TOSC_ETIMEDOUT", "TOSC_ECLOSED",  "TOSC_EUNSUPPORTED", "TOSC_EPYTHON",
+        "TOSC_ENOTFOUND", "TOSC_ETYPE",    "TOSC_ERANGE",       "TOSC_ESERIALIZE",
+        "TOSC_ERETRY",    "TOSC_EEXIT",
     };
 
     if (status > 0 || status <= -(int)(sizeof(names) / sizeof(names[0]))) {
@@ -65,9 +69,16 @@ keep(int error, const char *path, const char *format, va_list arguments)
 
     vsnprintf(text, sizeof(text), format, arguments);
     snprintf(where, sizeof(where), "%s", path != NULL ? path : "");
+    last_fault.number++;
     last_fault.error = error;
     strcpy(last_fault.message, text);
     strcpy(last_fault.path, where);
+}
+
+unsigned long
+tosc__fault_number(void)
+{
+    return last_fault.number;
 }
 
 int
@@ -88,6 +99,17 @@ tosc__fail_path(int status, const char *path, const char *format, ...)
 
     va_start(arguments, format);
     keep(0, path, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+int
+tosc__fail_as(int status, int error, const char *path, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    keep(error, path, format, arguments);
     va_end(arguments);
     return status;
 }

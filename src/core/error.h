@@ -20,4 +20,11 @@ int tosc__fail_errno(int error, const char *path, const char *format, ...)
 int tosc__fail_path(int status, const char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The same with both, as they are: the sentence says all that is to be said. */
+int tosc__fail_as(int status, int error, const char *path, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* How many faults this thread has had. */
+unsigned long tosc__fault_number(void);
+
 #endif

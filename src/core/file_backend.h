@@ -43,6 +43,7 @@ struct tosc__file_backend {
     char *compact_path;
     bool local;   /* no other host changes the store, so there is a control block */
     bool durable; /* flush at each commit */
+    bool asked_not_durable, asked_shared; /* the options, whatever became of them */
     int poll_ms;
     uint8_t boot_id[16];
 

@@ -54,9 +54,15 @@ install(void)
 }
 
 void
-tosc__fork_add(struct tosc__fork_node *node)
+tosc__fork_install(void)
 {
     pthread_once(&installed, install);
+}
+
+void
+tosc__fork_add(struct tosc__fork_node *node)
+{
+    tosc__fork_install();
     pthread_mutex_lock(&mutex);
     node->previous = NULL;
     node->next = first;

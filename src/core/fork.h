@@ -17,6 +17,11 @@ struct tosc__fork_node {
     struct tosc__fork_node *previous;
 };
 
+/*
+ * Registers the handlers, as the first tosc__fork_add() does: for who has handlers of his own
+ * that must come before these.
+ */
+void tosc__fork_install(void);
 void tosc__fork_add(struct tosc__fork_node *node);
 void tosc__fork_remove(struct tosc__fork_node *node);
 

@@ -1,5 +1,6 @@
 /*
- * Plugins: shared objects that register the schemes of their backends.
+ * For backends outside the library: plugins, which are shared objects that register the
+ * schemes of their backends, and how they leave a sentence about a fault.
  *
  * A plugin is never unloaded: the operations of its backends must outlive them, and nobody
  * counts these.
@@ -7,7 +8,8 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <dlfcn.h>
-#include <stdlib.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <tosc/backend.h>
@@ -40,4 +42,28 @@ tosc_backend_load_plugin(const char *path)
     }
     memcpy(&entry, &symbol, sizeof(entry)); /* ISO C knows no cast for this */
     return entry();
+}
+
+int
+tosc_backend_fail(int status, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    return tosc__fail(status, "%s", text);
+}
+
+int
+tosc_backend_fail_errno(int error, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    return tosc__fail_errno(error, NULL, "%s", text);
 }

@@ -1,6 +1,6 @@
 /*
- * The private side of InprocBackend and FileBackend: what backends.c (both, and their
- * methods), target_wait.c and file_backend.c share.
+ * The private side of InprocBackend, FileBackend and CephBackend: what backends.c (the first, and
+ * the methods of all), target_wait.c, file_backend.c and ceph_backend.c share.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -62,6 +62,8 @@ int backend_parse_seconds(PyObject *given, const char *argument, double *ret_sec
 /* What a Python subclass has added to an instance, as object.__getstate__ gives it. */
 PyObject *backend_subclass_state(PyObject *self);
 int backend_set_subclass_state(PyObject *self, PyObject *state);
+/* __setstate__: calls `init` with what stands in the dict, but for "subclass"; 0 or -1. */
+int backend_init_from_state(PyObject *self, initproc init, PyObject *given);
 
 PyObject *native_read(BackendObject *self, PyObject *ignored);
 PyObject *native_write(BackendObject *self, PyObject *args, PyObject *kwargs);
@@ -97,8 +99,23 @@ PyObject *native_target_wait(BackendObject *self, PyObject *args, PyObject *kwar
 
 /* ---- file_backend.c ---- */
 
+/* An absolute path of type str for what may be str, bytes or os.PathLike. */
+PyObject *backend_absolute_path(PyObject *given, const char *argument);
+
 int file_backend_init(PyObject *module, ToscState *state);
 /* What a copy of a FileBackend takes over beside the backend. */
 void file_backend_copy(BackendObject *to, BackendObject *from);
+/* A FileBackend over a backend that is there already. */
+PyObject *file_backend_wrap(tosc_backend *backend, const char *file_path,
+                            const tosc_file_options *options);
+
+/* ---- ceph_backend.c ---- */
+
+int ceph_backend_init(PyObject *module, ToscState *state);
+void ceph_backend_copy(BackendObject *to, BackendObject *from);
+
+/* ---- c_backend.c ---- */
+
+int c_backend_init(PyObject *module, ToscState *state);
 
 #endif

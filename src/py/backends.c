@@ -1,9 +1,9 @@
 /*
- * BackendBase, InprocBackend, and the methods that a FileBackend has as well: stores as
- * Python sees them.
+ * BackendBase, InprocBackend, and the methods that FileBackend and CephBackend have as well:
+ * stores as Python sees them.
  *
  * BackendBase only says what a backend has to offer; it has no state, so that a Python
- * class can derive from it without calling anything. The other two are handles of a
+ * class can derive from it without calling anything. The others are handles of a
  * backend of core (`backend`), which copies share. They do no more than convert
  * arguments and results: each call takes a reference to the backend, releases the GIL,
  * and repeats the call when a signal ended it and its handler raised nothing.
@@ -28,14 +28,24 @@ backend_object_take(BackendObject *self)
     return tosc_backend_ref(self->backend);
 }
 
+PyTypeObject *
+backend_native_type(PyObject *object)
+{
+    PyTypeObject *types[] = {tosc_state->InprocBackend_Type, tosc_state->FileBackend_Type,
+                             tosc_state->CephBackend_Type, tosc_state->CBackend_Type};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (PyObject_TypeCheck(object, types[i])) {
+            return types[i];
+        }
+    }
+    return NULL;
+}
+
 tosc_backend *
 tosc_backend_native(PyObject *object)
 {
-    if (PyObject_TypeCheck(object, tosc_state->InprocBackend_Type)
-        || PyObject_TypeCheck(object, tosc_state->FileBackend_Type)) {
-        return ((BackendObject *)object)->backend;
-    }
-    return NULL;
+    return backend_native_type(object) != NULL ? ((BackendObject *)object)->backend
+                                               : NULL;
 }
 
 /* ---- arguments ---- */
@@ -363,6 +373,38 @@ backend_set_subclass_state(PyObject *self, PyObject *state)
     return set_attributes(self, PyTuple_GET_ITEM(state, 1));
 }
 
+int
+backend_init_from_state(PyObject *self, initproc init, PyObject *given)
+{
+    PyObject *added = NULL;
+    if (!PyDict_Check(given)) {
+        PyErr_Format(PyExc_TypeError, "the state of a %.200s is no dict",
+                     Py_TYPE(self)->tp_name);
+        return -1;
+    }
+    PyObject *state = PyDict_Copy(given);
+    PyObject *no_args = PyTuple_New(0);
+    PyObject *key = PyUnicode_FromString("subclass");
+    int status = state != NULL && no_args != NULL && key != NULL ? 0 : -1;
+    if (status == 0) {
+        status = tosc_dict_get(state, key, &added);
+    }
+    if (status > 0) {
+        status = PyDict_DelItem(state, key);
+    }
+    if (status == 0) {
+        status = init(self, no_args, state);
+    }
+    if (status == 0 && added != NULL) {
+        status = backend_set_subclass_state(self, added);
+    }
+    Py_XDECREF(added);
+    Py_XDECREF(key);
+    Py_XDECREF(no_args);
+    Py_XDECREF(state);
+    return status;
+}
+
 const char backend_copy_doc[] = PyDoc_STR(
     "copy($self, /)\n--\n\n"
     "Return another object for the same store. It has a target_wait of its own.");
@@ -383,6 +425,8 @@ native_copy(BackendObject *self, PyObject *Py_UNUSED(ignored))
     copy->backend = backend;
     if (PyObject_TypeCheck(self, tosc_state->FileBackend_Type)) {
         file_backend_copy(copy, self);
+    } else if (PyObject_TypeCheck(self, tosc_state->CephBackend_Type)) {
+        ceph_backend_copy(copy, self);
     }
     target_wait_start(copy);
     PyObject *state = backend_subclass_state((PyObject *)self);
@@ -474,5 +518,8 @@ backends_init(PyObject *module, ToscState *state)
                < 0) {
         return -1;
     }
-    return file_backend_init(module, state);
+    if (file_backend_init(module, state) < 0 || ceph_backend_init(module, state) < 0) {
+        return -1;
+    }
+    return c_backend_init(module, state);
 }

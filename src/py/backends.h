@@ -12,14 +12,24 @@
 
 /*
  * The backend that a Manager uses for the object that it was given: the C backend of an
- * InprocBackend or FileBackend (unless the class, or the instance, overrides read, write,
+ * InprocBackend, FileBackend or CephBackend (unless the class, or the instance, overrides read, write,
  * try_write or target_wait), else an adapter that calls the object's four methods. A new
  * reference (tosc_backend_unref), or NULL with TypeError if it is no backend. The adapter
  * holds a strong reference to the object and drops it with the GIL.
  */
 tosc_backend *tosc_backend_of(PyObject *object);
 
-/* The C backend of an InprocBackend or FileBackend (borrowed), else NULL. */
+/*
+ * The other way: an object for a backend that C code has made, which tosc_backend_of() turns
+ * into the same backend again. A new reference; NULL with ValueError if it lacks an operation.
+ */
+PyObject *tosc_backend_object(tosc_backend *backend);
+
+/* Which of InprocBackend, FileBackend, CephBackend and _CBackend it is an instance of, else
+ * NULL. */
+PyTypeObject *backend_native_type(PyObject *object);
+
+/* The C backend of one of these (borrowed), else NULL. */
 tosc_backend *tosc_backend_native(PyObject *object);
 
 /*

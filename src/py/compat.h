@@ -34,4 +34,15 @@ tosc_dict_get(PyObject *dict, PyObject *key, PyObject **ret)
 #endif
 }
 
+/* The state of the thread that has the GIL, or NULL; also asked by those who do not have it. */
+static inline PyThreadState *
+tosc_current_state(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return PyThreadState_GetUnchecked();
+#else
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+
 #endif

@@ -369,6 +369,22 @@ tosc_raise(int status)
         raise_text(PyExc_NotImplementedError, message,
                    "the backend has no such operation");
         break;
+    case TOSC_ENOTFOUND:
+        raise_text(PyExc_LookupError, message, "there is no such thing");
+        break;
+    case TOSC_ETYPE:
+        raise_text(PyExc_TypeError, message, "a value is of the wrong type");
+        break;
+    case TOSC_ERANGE:
+        raise_text(PyExc_OverflowError, message, "a number does not fit");
+        break;
+    case TOSC_ESERIALIZE:
+        raise_text(tosc_state->SerializationError, message, "a value cannot be stored");
+        break;
+    case TOSC_ERETRY:
+        raise_text(tosc_state->TransactionRetryError, message,
+                   "conflicts as often as was allowed");
+        break;
     default:
         PyErr_Format(PyExc_SystemError, "%s (status %d)",
                      *message != '\0' ? message : "an unknown status of core", status);

@@ -19,9 +19,8 @@ typedef struct FileObject {
     double poll_interval;
 } FileObject;
 
-/* An absolute path of type str for what may be str, bytes or os.PathLike. */
-static PyObject *
-absolute_path(PyObject *given, const char *argument)
+PyObject *
+backend_absolute_path(PyObject *given, const char *argument)
 {
     PyObject *encoded = NULL;
     PyObject *result = NULL;
@@ -117,13 +116,13 @@ open_file_backend(const FileObject *self)
 static int
 set_paths(FileObject *self, PyObject *file_path, PyObject *lock_path)
 {
-    Py_XSETREF(self->base.file_path, absolute_path(file_path, "file_path"));
+    Py_XSETREF(self->base.file_path, backend_absolute_path(file_path, "file_path"));
     if (self->base.file_path == NULL) {
         return -1;
     }
     Py_XSETREF(self->lock_path,
                lock_path != Py_None
-                   ? absolute_path(lock_path, "lock_path")
+                   ? backend_absolute_path(lock_path, "lock_path")
                    : PyUnicode_FromFormat("%U.lock", self->base.file_path));
     if (self->lock_path == NULL) {
         return -1;
@@ -242,34 +241,11 @@ file_getstate(FileObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-file_setstate(FileObject *self, PyObject *given)
+file_setstate(FileObject *self, PyObject *state)
 {
-    PyObject *added = NULL;
-    if (!PyDict_Check(given)) {
-        PyErr_SetString(PyExc_TypeError, "the state of a FileBackend is no dict");
-        return NULL;
-    }
-    PyObject *state = PyDict_Copy(given);
-    PyObject *no_args = PyTuple_New(0);
-    PyObject *key = PyUnicode_FromString("subclass");
-    int status = state != NULL && no_args != NULL && key != NULL ? 0 : -1;
-    if (status == 0) {
-        status = tosc_dict_get(state, key, &added);
-    }
-    if (status > 0) {
-        status = PyDict_DelItem(state, key);
-    }
-    if (status == 0) {
-        status = file_init(self, no_args, state);
-    }
-    if (status == 0 && added != NULL) {
-        status = backend_set_subclass_state((PyObject *)self, added);
-    }
-    Py_XDECREF(added);
-    Py_XDECREF(key);
-    Py_XDECREF(no_args);
-    Py_XDECREF(state);
-    return status < 0 ? NULL : Py_NewRef(Py_None);
+    return backend_init_from_state((PyObject *)self, (initproc)file_init, state) < 0
+               ? NULL
+               : Py_NewRef(Py_None);
 }
 
 static PyMethodDef file_methods[] = {
@@ -324,6 +300,28 @@ file_backend_copy(BackendObject *to, BackendObject *from)
     copy->durable = self->durable;
     copy->shared_by_hosts = self->shared_by_hosts;
     copy->poll_interval = self->poll_interval;
+}
+
+PyObject *
+file_backend_wrap(tosc_backend *backend, const char *file_path,
+                  const tosc_file_options *options)
+{
+    PyTypeObject *type = tosc_state->FileBackend_Type;
+    FileObject *self = (FileObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->durable = !options->not_durable;
+    self->shared_by_hosts = options->shared_by_hosts;
+    self->poll_interval = options->poll_ms / 1e3;
+    self->base.file_path = PyUnicode_DecodeFSDefault(file_path);
+    self->lock_path = PyUnicode_DecodeFSDefault(options->lock_path);
+    if (self->base.file_path == NULL || self->lock_path == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->base.backend = tosc_backend_ref(backend);
+    return (PyObject *)self;
 }
 
 int

@@ -19,6 +19,7 @@
  */
 #include "codec.h"
 #include "state.h"
+#include "watching.h"
 #include "wrap.h"
 
 #ifdef __GLIBC__
@@ -594,6 +595,9 @@ graph_apply(Manager *m, DeltaList *deltas, const uint64_t *gone, size_t n_gone,
         if (result != 0) {
             m->loaded = false;
         }
+        if (m->watching != NULL) {
+            watching_applied(m, deltas, result == 0);
+        }
         if (collecting) {
             PyGC_Enable();
         }
@@ -752,6 +756,9 @@ graph_replace(Manager *m, DeltaList *deltas, RefList *drops)
         }
         m->suspects = 0;
         m->loaded = result == 0;
+        if (m->watching != NULL) {
+            watching_replaced(m, deltas, result == 0);
+        }
         if (collecting) {
             PyGC_Enable();
         }

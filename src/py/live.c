@@ -7,7 +7,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "manager.h"
+#include "watching.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -43,12 +43,13 @@ managers_after_fork(Manager *m)
     if (!m->closed && watcher_start(m) < 0) {
         PyErr_Clear(); /* then nothing is seen before it is asked for */
     }
+    watching_after_fork(m);
 }
 
 static bool
 same_store(const Manager *a, const Manager *b)
 {
-    return a->backend == b->backend
+    return a->impl == b->impl
            || (a->at.stored && b->at.stored
                && memcmp(a->at.store_id, b->at.store_id, sizeof(a->at.store_id)) == 0
                && a->ops == b->ops);
@@ -103,6 +104,7 @@ live_stop_watching(Manager *m, bool wait)
         watcher_stop(m, wait);
     }
     m->watcher = NULL;
+    watching_close(m, wait);
 }
 
 /* Before the interpreter finalises: no thread of ours may ask for the GIL after that. */
@@ -111,7 +113,7 @@ stop_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     Manager *m = live_managers;
     while (m != NULL) {
-        if (m->watcher == NULL) {
+        if (m->watcher == NULL && m->watching == NULL) {
             m = m->following;
             continue;
         }
@@ -120,6 +122,9 @@ stop_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
         Py_DECREF(m);
         m = live_managers; /* the list may have changed while the GIL was released */
     }
+    Py_BEGIN_ALLOW_THREADS
+    hubs_wait(); /* callbacks of Managers that are gone */
+    Py_END_ALLOW_THREADS
     watchers_wait_for_end();
     Py_RETURN_NONE;
 }

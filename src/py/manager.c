@@ -1,6 +1,6 @@
 /*
- * Manager, the Python type. What it does is done in sync.c, graph.c and transaction.c; here
- * are its arguments.
+ * Manager: the Python type, opening and closing. What it does is done in stored.c, sync.c,
+ * graph.c and transaction.c; here are the arguments of its methods.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -9,7 +9,8 @@
 #include "errors.h"
 #include "manager.h"
 #include "state.h"
-#include "wrap.h"
+
+/* ---- opening and closing ---- */
 
 static int
 set_key(Manager *m, PyObject *key)
@@ -28,6 +29,44 @@ set_key(Manager *m, PyObject *key)
         return -1;
     }
     return m->key == NULL ? -1 : 0;
+}
+
+int
+manager_open(Manager *m, PyObject *backend, PyObject *key, PyObject *allowed)
+{
+    if (set_key(m, key) < 0) {
+        return -1;
+    }
+    if (allowed != NULL && allowed != Py_None
+        && (m->allowed = codec_allowed(allowed)) == NULL) {
+        return -1;
+    }
+    m->backend = tosc_backend_of(backend);
+    if (m->backend == NULL) {
+        return -1;
+    }
+    m->backend_object = Py_NewRef(backend);
+    m->ops = tosc_backend_ops(m->backend);
+    m->impl = tosc_backend_impl(m->backend);
+    if (watcher_start(m) < 0) {
+        return -1;
+    }
+    m->closed = false;
+    live_join(m);
+    return 0;
+}
+
+void
+manager_close(Manager *m)
+{
+    if (m->closed) {
+        return;
+    }
+    m->closed = true;
+    live_stop_watching(m, true);
+    if (!m->turn_taken && m->open_transactions == 0) {
+        graph_release(m);
+    }
 }
 
 static PyObject *
@@ -62,26 +101,7 @@ manager_init_object(PyObject *op, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "a Manager can be initialised only once");
         return -1;
     }
-    if (set_key(m, key) < 0) {
-        return -1;
-    }
-    if (allowed != NULL && allowed != Py_None
-        && (m->allowed = codec_allowed(allowed)) == NULL) {
-        return -1;
-    }
-    m->backend = tosc_backend_of(backend);
-    if (m->backend == NULL) {
-        return -1;
-    }
-    m->backend_object = Py_NewRef(backend);
-    m->ops = tosc_backend_ops(m->backend);
-    m->impl = tosc_backend_impl(m->backend);
-    if (watcher_start(m) < 0) {
-        return -1;
-    }
-    m->closed = false;
-    live_join(m);
-    return 0;
+    return manager_open(m, backend, key, allowed);
 }
 
 static int
@@ -125,34 +145,21 @@ manager_dealloc(PyObject *op)
     reflist_clear(&m->drops);
     Py_CLEAR(m->key);
     Py_CLEAR(m->chain);
-    tosc_backend_unref(m->backend);
+    if (m->backend != NULL) {
+        Py_BEGIN_ALLOW_THREADS /* its end may wait for whatever it likes */
+        tosc_backend_unref(m->backend);
+        Py_END_ALLOW_THREADS
+    }
     type->tp_free(op);
     Py_DECREF(type);
 }
 
 /* ---- reading ---- */
 
-/* The root as this context sees it: 1, 0 empty, -1. */
-static int
-get_root(Manager *m, PyObject **ret)
-{
-    PyObject *view = dobject_view(m->cell);
-    if (view == NULL) {
-        return -1;
-    }
-    int stored = PyList_GET_SIZE(view) > 0;
-    if (stored) {
-        *ret = Py_NewRef(PyList_GET_ITEM(view, 0));
-    }
-    Py_DECREF(view);
-    return stored;
-}
-
+/* What a reading function has given (1, 0 nothing is stored, -1), as a method's result. */
 static PyObject *
-root_or_default(Manager *m, PyObject *fallback, const char *name)
+result_or_default(int stored, PyObject *root, PyObject *fallback, const char *name)
 {
-    PyObject *root;
-    int stored = get_root(m, &root);
     if (stored != 0) {
         return stored < 0 ? NULL : root;
     }
@@ -161,15 +168,7 @@ root_or_default(Manager *m, PyObject *fallback, const char *name)
     }
     return tosc_raise_format(
         tosc_state->EmptyStoreError,
-        "nothing is stored yet: write something first, or give %s() a "
-        "default",
-        name);
-}
-
-static bool
-in_transaction(Manager *m)
-{
-    return transaction_current(m) != NULL;
+        "nothing is stored yet: write something first, or give %s() a default", name);
 }
 
 /* The one argument that a method may have, by position or by its name; borrowed. */
@@ -207,12 +206,6 @@ needed_argument(PyObject *const *args, Py_ssize_t nargs, PyObject *names,
     return 0;
 }
 
-static int
-up_to_date(Manager *m)
-{
-    return in_transaction(m) ? sync_enter(m) : sync_freshen(m);
-}
-
 PyDoc_STRVAR(
     read_doc,
     "read($self, default=<unrepresentable>)\n--\n\n"
@@ -224,13 +217,13 @@ PyDoc_STRVAR(
 static PyObject *
 manager_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *)op;
+    PyObject *root = NULL;
     PyObject *fallback;
-    if (one_argument(args, nargs, names, "read", "default", &fallback) < 0
-        || up_to_date(m) < 0) {
+    if (one_argument(args, nargs, names, "read", "default", &fallback) < 0) {
         return NULL;
     }
-    return root_or_default(m, fallback, "read");
+    int stored = stored_read((Manager *)op, &root);
+    return result_or_default(stored, root, fallback, "read");
 }
 
 PyDoc_STRVAR(
@@ -243,13 +236,13 @@ PyDoc_STRVAR(
 static PyObject *
 manager_refresh(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *)op;
+    PyObject *root = NULL;
     PyObject *fallback;
-    if (one_argument(args, nargs, names, "refresh", "default", &fallback) < 0
-        || sync_pull(m) < 0) {
+    if (one_argument(args, nargs, names, "refresh", "default", &fallback) < 0) {
         return NULL;
     }
-    return root_or_default(m, fallback, "refresh");
+    int stored = stored_refresh((Manager *)op, &root);
+    return result_or_default(stored, root, fallback, "refresh");
 }
 
 PyDoc_STRVAR(snapshot_doc,
@@ -260,90 +253,16 @@ PyDoc_STRVAR(snapshot_doc,
 static PyObject *
 manager_snapshot(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *)op;
+    PyObject *root = NULL;
     PyObject *fallback;
-    if (one_argument(args, nargs, names, "snapshot", "default", &fallback) < 0
-        || up_to_date(m) < 0) {
+    if (one_argument(args, nargs, names, "snapshot", "default", &fallback) < 0) {
         return NULL;
     }
-    PyObject *root;
-    int stored = get_root(m, &root);
-    if (stored <= 0) {
-        return stored < 0 ? NULL : root_or_default(m, fallback, "snapshot");
-    }
-    PyObject *plain = dobject_plain(root);
-    Py_DECREF(root);
-    return plain;
+    int stored = stored_snapshot((Manager *)op, &root);
+    return result_or_default(stored, root, fallback, "snapshot");
 }
 
 /* ---- writing ---- */
-
-/* A list of one, the root to be. */
-static PyObject *
-adopt_root(Manager *m, PyObject *value)
-{
-    PyObject *adopted = dobject_adopt(m->cell, value);
-    if (adopted == NULL) {
-        return NULL;
-    }
-    PyObject *list = PyList_New(1);
-    if (list == NULL) {
-        Py_DECREF(adopted);
-        return NULL;
-    }
-    PyList_SET_ITEM(list, 0, adopted);
-    return list;
-}
-
-/* The turn is ours. */
-static int
-commit_root(Manager *m, PyObject *list)
-{
-    Change *change = change_new(m->cell, m->cell->state);
-    int result = change == NULL ? -1 : change_add(change, OP_ASSIGN, 0, 0, list, NULL);
-    if (result == 0) {
-        result = sync_commit(m, change, &m->at, NULL);
-    }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (change != NULL) {
-        change_free(change);
-    }
-    PyErr_Restore(type, value, traceback);
-    return result;
-}
-
-/* What is stored needs classes that are not here: it is replaced without being read. */
-static int
-overwrite(Manager *m, PyObject *value)
-{
-    PyErr_Clear();
-    PyObject *list = adopt_root(m, value);
-    if (list == NULL) {
-        return -1;
-    }
-    int result = sync_lock_as_is(m, INT64_MAX);
-    if (result == 0) {
-        Change *change = change_new(m->cell, m->cell->state);
-        result = change == NULL ? -1 : change_add(change, OP_ASSIGN, 0, 0, list, NULL);
-        if (result == 0) {
-            result = sync_overwrite(m, change);
-        }
-        if (change != NULL) {
-            change_free(change);
-        }
-        sync_unlock(m);
-    }
-    Py_DECREF(list);
-    return result;
-}
-
-static bool
-is_conflict(void)
-{
-    PyObject *error = PyErr_Occurred();
-    return error == tosc_state->TransactionError;
-}
 
 PyDoc_STRVAR(
     write_doc,
@@ -359,83 +278,12 @@ PyDoc_STRVAR(
 static PyObject *
 manager_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *)op;
     PyObject *value;
-    if (needed_argument(args, nargs, names, "write", "new", &value) < 0) {
-        return NULL;
-    }
-    bool inside = transaction_current(m) != NULL;
-    if ((inside ? sync_load(m) : sync_freshen(m)) < 0) {
-        if (inside || PyErr_Occurred() != tosc_state->SerializationError
-            || overwrite(m, value) < 0) {
-            return NULL;
-        }
-        Py_RETURN_NONE;
-    }
-    PyObject *list = adopt_root(m, value);
-    if (list == NULL) {
-        return NULL;
-    }
-    int result;
-    if (inside) {
-        result = dobject_change(m->cell, OP_ASSIGN, 0, 0, list, NULL);
-    } else {
-        result = sync_enter(m) < 0 ? -1 : turn_take(m, INT64_MAX);
-        if (result == 0) {
-            result = commit_root(m, list);
-            turn_release(m);
-        }
-        /* A conflict has made us catch up; the lock makes sure that it stays so. */
-        while (result < 0 && is_conflict()) {
-            PyErr_Clear();
-            result = sync_lock(m, INT64_MAX);
-            if (result == 0) {
-                result = commit_root(m, list);
-                sync_unlock(m);
-            }
-        }
-    }
-    Py_DECREF(list);
-    if (result < 0) {
+    if (needed_argument(args, nargs, names, "write", "new", &value) < 0
+        || stored_write((Manager *)op, value) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
-}
-
-/* 1: it is the expected version; 0: it is another. */
-static int
-version_is(const tosc_position *at, PyObject *expected)
-{
-    if (expected == Py_None || !at->stored) {
-        return expected == Py_None && !at->stored;
-    }
-    int overflow;
-    long long version = PyLong_AsLongLongAndOverflow(expected, &overflow);
-    if (version == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    return !overflow && version == at->version;
-}
-
-static int
-try_write_now(Manager *m, PyObject *list, PyObject *expected)
-{
-    if (sync_enter(m) < 0 || turn_take(m, INT64_MAX) < 0) {
-        return -1;
-    }
-    int result = sync_pull(m);
-    if (result == 0) {
-        result = version_is(&m->at, expected);
-    }
-    if (result == 1 && commit_root(m, list) < 0) {
-        result = -1;
-        if (is_conflict()) {
-            PyErr_Clear();
-            result = 0;
-        }
-    }
-    turn_release(m);
-    return result;
 }
 
 PyDoc_STRVAR(
@@ -445,55 +293,57 @@ PyDoc_STRVAR(
     "stored). Returns whether it was replaced.\n\n"
     "Blocks until the store has answered. Raises the errors of write().");
 
+/* `expected` as a version. One that does not fit becomes one that no store ever has. */
+static int
+parse_version(PyObject *expected, int64_t *ret)
+{
+    if (!PyLong_Check(expected)) {
+        PyErr_Format(PyExc_TypeError, "expected must be an int or None, not %.100s",
+                     Py_TYPE(expected)->tp_name);
+        return -1;
+    }
+    int overflow;
+    long long version = PyLong_AsLongLongAndOverflow(expected, &overflow);
+    *ret = overflow ? TOSC_VERSION_UNKNOWN : version;
+    return 0;
+}
+
 static PyObject *
 manager_try_write(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"new", "expected", NULL};
-    Manager *m = (Manager *)op;
     PyObject *value;
     PyObject *expected;
+    int64_t version = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:try_write", names, &value,
-                                     &expected)) {
+                                     &expected)
+        || (expected != Py_None && parse_version(expected, &version) < 0)) {
         return NULL;
     }
-    if (expected != Py_None && !PyLong_Check(expected)) {
-        PyErr_Format(PyExc_TypeError, "expected must be an int or None, not %.100s",
-                     Py_TYPE(expected)->tp_name);
-        return NULL;
-    }
-    if (sync_load(m) < 0) {
-        return NULL;
-    }
-    PyObject *list = adopt_root(m, value);
-    if (list == NULL) {
-        return NULL;
-    }
-    Transaction *top = transaction_current(m);
-    int result;
-    if (top != NULL) {
-        result = version_is(&top->at, expected);
-        if (result == 1 && dobject_change(m->cell, OP_ASSIGN, 0, 0, list, NULL) < 0) {
-            result = -1;
-        }
-    } else {
-        result = try_write_now(m, list, expected);
-    }
-    Py_DECREF(list);
-    return result < 0 ? NULL : PyBool_FromLong(result);
+    int written =
+        stored_try_write((Manager *)op, value, expected != Py_None ? &version : NULL);
+    return written < 0 ? NULL : PyBool_FromLong(written);
 }
 
 /* ---- questions ---- */
 
-static DObject *
-wrapper_argument(PyObject *object, const char *name)
+/* What is_linked and is_dirty ask of a distributed object. */
+static PyObject *
+ask(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
+    const char *method, int (*question)(Manager *, DObject *))
 {
+    PyObject *object;
+    if (needed_argument(args, nargs, names, method, "obj", &object) < 0) {
+        return NULL;
+    }
     if (!dobject_check(object)) {
         PyErr_Format(PyExc_TypeError,
-                     "%s() argument must be a distributed object, not %.100s", name,
+                     "%s() argument must be a distributed object, not %.100s", method,
                      Py_TYPE(object)->tp_name);
         return NULL;
     }
-    return (DObject *)object;
+    int answer = question((Manager *)op, (DObject *)object);
+    return answer < 0 ? NULL : PyBool_FromLong(answer);
 }
 
 PyDoc_STRVAR(
@@ -507,26 +357,7 @@ PyDoc_STRVAR(
 static PyObject *
 manager_is_linked(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *)op;
-    PyObject *arg;
-    if (needed_argument(args, nargs, names, "is_linked", "obj", &arg) < 0) {
-        return NULL;
-    }
-    DObject *object = wrapper_argument(arg, "is_linked");
-    if (object == NULL || sync_enter(m) < 0) {
-        return NULL;
-    }
-    if (object->manager != m) {
-        Py_RETURN_FALSE;
-    }
-    Transaction *top = transaction_current(m);
-    bool walk = m->suspects > 0
-                || (top != NULL && (top->changes != NULL || top->start != m->seq));
-    if (!walk) {
-        return PyBool_FromLong(object->oid != 0);
-    }
-    int reached = graph_reaches(m, top, object);
-    return reached < 0 ? NULL : PyBool_FromLong(reached);
+    return ask(op, args, nargs, names, "is_linked", stored_is_linked);
 }
 
 PyDoc_STRVAR(
@@ -538,32 +369,7 @@ PyDoc_STRVAR(
 static PyObject *
 manager_is_dirty(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Manager *m = (Manager *)op;
-    PyObject *arg;
-    if (needed_argument(args, nargs, names, "is_dirty", "obj", &arg) < 0) {
-        return NULL;
-    }
-    DObject *object = wrapper_argument(arg, "is_dirty");
-    if (object == NULL || sync_enter(m) < 0) {
-        return NULL;
-    }
-    Transaction *top = object->manager == m ? transaction_current(m) : NULL;
-    Change *change = top == NULL ? NULL : transaction_find(top, object);
-    if (change != NULL && object->kind == KIND_OPAQUE && change->full != NULL) {
-        PyObject *before = graph_state_at(object, top->start);
-        PyObject *settled = opaque_settle(object, before, change->full);
-        if (settled == NULL) {
-            return NULL;
-        }
-        Py_DECREF(settled);
-        return PyBool_FromLong(settled != before);
-    }
-    for (; change != NULL; change = change->below) {
-        if (change->whole || change->ops.count > 0) {
-            Py_RETURN_TRUE;
-        }
-    }
-    Py_RETURN_FALSE;
+    return ask(op, args, nargs, names, "is_dirty", stored_is_dirty);
 }
 
 /* ---- the rest ---- */
@@ -589,16 +395,9 @@ PyDoc_STRVAR(
     "the Manager, raise ClosedError. Waits for the watcher thread to end.");
 
 static PyObject *
-manager_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+manager_close_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    Manager *m = (Manager *)op;
-    if (!m->closed) {
-        m->closed = true;
-        live_stop_watching(m, true);
-        if (!m->turn_taken && m->open_transactions == 0) {
-            graph_release(m);
-        }
-    }
+    manager_close((Manager *)op);
     Py_RETURN_NONE;
 }
 
@@ -611,26 +410,18 @@ manager_enter(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 manager_exit(PyObject *op, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
 {
-    return manager_close(op, NULL);
+    return manager_close_method(op, NULL);
 }
 
 static PyObject *
 manager_get_version(PyObject *op, void *Py_UNUSED(closure))
 {
-    Manager *m = (Manager *)op;
-    if (sync_load(m) < 0) {
-        return NULL;
+    int64_t version;
+    int stored = stored_version((Manager *)op, &version);
+    if (stored <= 0) {
+        return stored < 0 ? NULL : Py_NewRef(Py_None);
     }
-    Transaction *top = transaction_current(m);
-    if (top == NULL && m->at.stored && m->at.version == TOSC_VERSION_UNKNOWN
-        && sync_pull(m) < 0) { /* somebody overtook our last commit at once */
-        return NULL;
-    }
-    const tosc_position *at = top != NULL ? &top->at : &m->at;
-    if (!at->stored) {
-        Py_RETURN_NONE;
-    }
-    return PyLong_FromLongLong(at->version);
+    return PyLong_FromLongLong(version);
 }
 
 static PyObject *
@@ -685,7 +476,7 @@ static PyMethodDef manager_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, is_linked_doc},
     {"is_dirty", (PyCFunction)(void (*)(void))manager_is_dirty,
      METH_FASTCALL | METH_KEYWORDS, is_dirty_doc},
-    {"close", manager_close, METH_NOARGS, close_doc},
+    {"close", manager_close_method, METH_NOARGS, close_doc},
     {"__enter__", manager_enter, METH_NOARGS, "The Manager itself."},
     {"__exit__", (PyCFunction)(void (*)(void))manager_exit, METH_FASTCALL, "Close it."},
     {NULL, NULL, 0, NULL},

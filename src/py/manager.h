@@ -9,8 +9,11 @@
  *   sync.c         turning changes into commits and commits into changes
  *   watcher.c      the background thread; compaction
  *   transaction.c  Transaction, and which one belongs to this context
+ *   watching.c     what has changed, for those who watch (with paths.c, telling.c)
  *   live.c         all Managers of the process: forks, the end
- *   manager.c      the Python type
+ *   stored.c       the stored object: reading and replacing it
+ *   transactional.c  running something in a transaction until it succeeds
+ *   manager.c      the Python type; opening, closing
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -24,6 +27,7 @@
 
 struct Waiter;
 struct Watcher;
+struct Watching;
 
 /* An older state of an object, as long as some open transaction may need it. */
 struct OldState {
@@ -102,6 +106,7 @@ struct Manager {
     RefList drops;
 
     struct Watcher *watcher;
+    struct Watching *watching; /* who is to be told of changes; NULL: nobody */
     unsigned fork_generation;
     Manager *previous; /* all live managers, for exit and fork */
     Manager *following;
@@ -245,6 +250,9 @@ PyObject *missing_class(PyObject *module, PyObject *name);
 Transaction *transaction_current(Manager *m);
 Transaction *transaction_new(Manager *m);
 int transaction_begin(Transaction *self);
+/* May it be ended here and now? -1 with RuntimeError: it is not open, not of this thread and
+ * task, or this code was called from inside of a use of one of its objects. */
+int transaction_can_end(const Transaction *self);
 /* Ends this block (and all open ones inside it). -1: exception; it is ended in any case. */
 int transaction_commit(Transaction *self);
 void transaction_rollback(Transaction *self);
@@ -262,6 +270,51 @@ void watchers_wait_for_end(void); /* at exit: for those that nobody waited for *
 void watchers_after_fork(void);
 void watcher_moved(Manager *m);   /* the Manager is at another version now */
 void watcher_compact(Manager *m); /* replace the tail by a new base, in the background */
+
+/* ---- stored.c ---- */
+
+/*
+ * What is stored, as this context sees it: 1 with a new reference, 0: nothing is stored, -1.
+ * read asks the store only where that costs nothing; refresh asks it; snapshot is a plain deep
+ * copy.
+ */
+int stored_read(Manager *m, PyObject **ret);
+int stored_refresh(Manager *m, PyObject **ret);
+int stored_snapshot(Manager *m, PyObject **ret);
+int stored_version(Manager *m, int64_t *ret);
+/* Replaces it, whatever it is; try_write: if its version is *expected (NULL: if nothing is
+ * stored): 1, else 0. */
+int stored_write(Manager *m, PyObject *value);
+int stored_try_write(Manager *m, PyObject *value, const int64_t *expected);
+/* 1, 0, -1. */
+int stored_is_linked(Manager *m, DObject *object);
+int stored_is_dirty(Manager *m, DObject *object);
+
+/* ---- transactional.c ---- */
+
+/* Something that is run in a transaction, perhaps several times. */
+typedef struct Attempt {
+    /* 0: commit; -1: roll back, and that is all. With or without an exception. */
+    int (*run)(struct Attempt *self);
+    PyObject *result; /* what it gave, strong or NULL; dropped where nothing was kept of it */
+} Attempt;
+
+/*
+ * Runs it until its transaction commits: again after each conflict, at most `retries` times
+ * (-1: without limit) and for timeout_ns (-1: without limit). Inside a transaction of this
+ * context it runs once, as a nested block. -1: what it returned, or an exception.
+ */
+int transact(Manager *m, Attempt *attempt, int64_t retries, int64_t timeout_ns);
+
+/* ---- manager.c ---- */
+
+/*
+ * Makes a Manager that tp_new has made work with a backend, an object as tosc_backend_of()
+ * takes it. `key`: bytes-like; `allowed`: an iterable of classes and names; NULL, None: none.
+ */
+int manager_open(Manager *m, PyObject *backend, PyObject *key, PyObject *allowed);
+/* Waits for the watcher to end. */
+void manager_close(Manager *m);
 
 /* ---- live.c ---- */
 

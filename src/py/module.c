@@ -59,15 +59,20 @@ PyDoc_STRVAR(
     "    exception takes the changes back. A change outside any transaction is a\n"
     "    transaction by itself.\n"
     "\n"
+    "publish, shared\n"
+    "    Hand a Manager by name to other scripts of the process, and to the program\n"
+    "    that they are embedded in; get the one that these have published.\n"
+    "\n"
     "DList, DDict, DSet, DByteArray, DAny, DOpaque, DObject\n"
     "    What lists, dicts, sets, bytearrays, custom objects and all else that can\n"
     "    change become in the store. They behave like the originals; copies, slices\n"
     "    and Manager.snapshot() are plain again. isinstance(value, DObject) tells them\n"
     "    from plain values.\n"
     "\n"
-    "InprocBackend, FileBackend, BackendBase\n"
-    "    Where the bytes are kept: in this process's memory, in a file, or wherever a\n"
-    "    class with the four methods of BackendBase keeps them.\n"
+    "InprocBackend, FileBackend, CephBackend, BackendBase, open_backend\n"
+    "    Where the bytes are kept: in this process's memory, in a file, in a Ceph\n"
+    "    cluster, or wherever a class with the four methods of BackendBase keeps them.\n"
+    "    open_backend('file:/path') gives one by its URI.\n"
     "\n"
     "Error and its subclasses\n"
     "    A conflict (TransactionError), a refusal of the system (StorageError),\n"
@@ -191,7 +196,7 @@ typedef int (*part_init)(PyObject *module, ToscState *state);
 static const part_init parts[] = {
     errors_init,     dobject_init,     dlist_init,         ddict_init, dset_init,
     dbytearray_init, dany_init,        opaque_init,        codec_init, backends_init,
-    manager_init,    transaction_init, transactional_init,
+    manager_init,    transaction_init, transactional_init, shared_init,
 };
 
 static int

@@ -124,19 +124,6 @@ opaque_state_dump(Manager *manager, PyObject *object, bool *ret_keep)
 }
 
 PyObject *
-opaque_state_new(DObject *owner, PyObject *object)
-{
-    bool keep;
-    Manager *manager = owner != NULL ? owner->manager : NULL;
-    OpaqueState *state = opaque_state_dump(manager, object, &keep);
-    if (state != NULL && keep) {
-        state->live = Py_NewRef(object);
-        state->baseline = Py_NewRef(state->pickle);
-    }
-    return (PyObject *)state;
-}
-
-PyObject *
 opaque_deep_copy(PyObject *object)
 {
     PyObject *refs = NULL;

@@ -615,18 +615,6 @@ method_origin(PyObject *object, PyObject *name, PyTypeObject *native)
     return origin;
 }
 
-static PyTypeObject *
-native_type(PyObject *object)
-{
-    if (PyObject_TypeCheck(object, tosc_state->InprocBackend_Type)) {
-        return tosc_state->InprocBackend_Type;
-    }
-    if (PyObject_TypeCheck(object, tosc_state->FileBackend_Type)) {
-        return tosc_state->FileBackend_Type;
-    }
-    return NULL;
-}
-
 /* TypeError that names the methods that `object` does not have. */
 static void
 raise_missing(PyObject *object, PyObject *missing)
@@ -649,7 +637,7 @@ check_methods(PyObject *object)
 {
     PyObject *names[] = {tosc_state->str_read, tosc_state->str_write,
                          tosc_state->str_try_write, tosc_state->str_target_wait};
-    PyTypeObject *native = native_type(object);
+    PyTypeObject *native = backend_native_type(object);
     int all_native = native != NULL;
     int status = 0;
     PyObject *missing = PyList_New(0);

@@ -19,7 +19,8 @@
     X(DDictKeys_Type) X(DDictValues_Type) X(DDictItems_Type) X(DAttrs_Type) \
     X(OpaqueState_Type) \
     X(Manager_Type) X(Transaction_Type) X(Transactional_Type) X(Unpickler_Type) X(Pickler_Type) \
-    X(BackendBase_Type) X(InprocBackend_Type) X(FileBackend_Type)
+    X(BackendBase_Type) X(InprocBackend_Type) X(FileBackend_Type) X(CephBackend_Type) \
+    X(CBackend_Type)
 
 #define TOSC_STATE_OBJECTS(X) \
     X(Error) X(TransactionError) X(TransactionRetryError) X(TransactionTimeoutError) \
@@ -28,6 +29,7 @@
     X(storage_errors)    /* dict: builtin OSError subclass -> its StorageError subclass */ \
     X(current_var)       /* ContextVar: innermost open Transaction of this context */ \
     X(leaf_types)        /* tuple of types whose instances never change */ \
+    X(published)         /* dict: name -> Manager, see shared.c */ \
     X(any_types)         /* WeakKeyDictionary-like: user's class -> wrapper type */ \
     X(io_BytesIO) X(functools_update_wrapper) \
     X(enum_Enum) X(current_task) X(running_loop) \
@@ -62,6 +64,7 @@ int backends_init(PyObject *module, ToscState *state);
 int manager_init(PyObject *module, ToscState *state);
 int transaction_init(PyObject *module, ToscState *state);
 int transactional_init(PyObject *module, ToscState *state);
+int shared_init(PyObject *module, ToscState *state);
 
 /*
  * A heap type of this module from its spec (base NULL: object), kept at *slot and, if `name` is not NULL,

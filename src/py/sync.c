@@ -14,6 +14,7 @@
 #include "codec.h"
 #include "errors.h"
 #include "state.h"
+#include "watching.h"
 #include "wrap.h"
 
 #include <string.h>
@@ -217,6 +218,9 @@ pull(Manager *m)
         m->loaded = true;
         m->behind = false;
         moved(m, &data);
+        if (m->watching != NULL) {
+            watching_publish(m, false);
+        }
     }
     tosc_blob_unref(data.bytes);
     return result;
@@ -494,6 +498,9 @@ commit_deltas(Manager *m, Commit *commit, Transaction *own)
     }
     moved(m, &data);
     result = apply_own(m, commit, own);
+    if (m->watching != NULL) {
+        watching_publish(m, true);
+    }
     if (m->recent_conflicts > 0 && !m->lent) {
         m->recent_conflicts--;
     }

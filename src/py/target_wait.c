@@ -1,5 +1,5 @@
 /*
- * target_wait() of InprocBackend and FileBackend.
+ * target_wait() of InprocBackend, FileBackend and CephBackend.
  *
  * It answers for one object: `seen` is the position that its last call has reported. To
  * know that from the start a FileBackend would have to read the whole file when it is

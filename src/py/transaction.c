@@ -53,7 +53,7 @@ running_task(void)
 }
 
 static bool
-is_mine(Transaction *tx)
+is_mine(const Transaction *tx)
 {
     return tx->thread == PyThread_get_thread_ident() && tx->task == running_task();
 }
@@ -63,6 +63,9 @@ static Transaction *
 innermost(void)
 {
     PyObject *value = NULL;
+    if (tosc_state->current_var == NULL) {
+        return NULL; /* the interpreter ends */
+    }
     if (PyContextVar_Get(tosc_state->current_var, NULL, &value) < 0) {
         PyErr_Clear();
         return NULL;
@@ -74,13 +77,18 @@ innermost(void)
     return value == Py_None ? NULL : (Transaction *)value;
 }
 
+/* An open block whose outermost one has ended before it has ended as well. */
+static bool
+has_ended(const Transaction *tx)
+{
+    return tx->state == TX_DONE || tx->state == TX_NEW || tx->top->state == TX_DONE;
+}
+
 static Transaction *
 innermost_of(Manager *m)
 {
     Transaction *tx = innermost();
-    while (tx != NULL
-           && (tx->manager != m || tx->state == TX_DONE || tx->state == TX_NEW
-               || !is_mine(tx))) {
+    while (tx != NULL && (tx->manager != m || has_ended(tx) || !is_mine(tx))) {
         tx = tx->outer;
     }
     return tx;
@@ -249,7 +257,7 @@ merge_changes(Transaction *top, int level)
  * it works in.
  */
 static int
-check_idle(Transaction *top, int level)
+check_idle(const Transaction *top, int level)
 {
     for (Change *change = top->changes; change != NULL; change = change->next) {
         if (change->level < level) {
@@ -352,6 +360,33 @@ leave_open_list(Transaction *self)
     m->open_transactions--;
 }
 
+/* Blocks that were begun in this one and have not been ended: they end with it. */
+static void
+end_inner_blocks(const Transaction *self)
+{
+    for (Transaction *tx = innermost(); tx != NULL && tx != self; tx = tx->outer) {
+        if (tx->state == TX_OPEN && tx->top == self->top && tx->level > self->level) {
+            tx->state = TX_DONE;
+            Py_DECREF(tx->top); /* not the last: self has one, or is it */
+            tx->top = NULL;
+        }
+    }
+}
+
+/* The innermost block of this context that has not ended becomes the context's again. */
+static void
+leave_ended_blocks(void)
+{
+    Transaction *tx = innermost();
+    if (tx == NULL || tx->state != TX_DONE) {
+        return;
+    }
+    while (tx != NULL && tx->state == TX_DONE) {
+        tx = tx->outer;
+    }
+    set_innermost(tx);
+}
+
 /* Ended: whatever is left of it is dropped. Keeps an exception that is set. */
 static void
 close_block(Transaction *self)
@@ -360,6 +395,7 @@ close_block(Transaction *self)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     Py_INCREF(self);
+    end_inner_blocks(self);
     self->state = TX_DONE;
     if (self->top == self) {
         leave_open_list(self);
@@ -375,14 +411,7 @@ close_block(Transaction *self)
         Py_DECREF(self->top);
     }
     self->top = NULL;
-    /* Blocks that were left in another order have ended already: skip them. */
-    Transaction *outer = innermost();
-    if (outer == self) {
-        while (outer != NULL && outer->state == TX_DONE) {
-            outer = outer->outer;
-        }
-        set_innermost(outer);
-    }
+    leave_ended_blocks();
     Py_CLEAR(self->outer);
     Py_CLEAR(self->task);
     Py_DECREF(self);
@@ -422,8 +451,8 @@ commit_outermost(Transaction *self)
     return result;
 }
 
-static int
-need_open(Transaction *self)
+int
+transaction_can_end(const Transaction *self)
 {
     if (self->state != TX_OPEN) {
         PyErr_SetString(PyExc_RuntimeError,
@@ -475,7 +504,7 @@ transaction_exit(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (self->state == TX_DONE) {
         Py_RETURN_FALSE; /* commit() or rollback() was called in the block */
     }
-    if (need_open(self) < 0) {
+    if (transaction_can_end(self) < 0) {
         return NULL;
     }
     if (nargs > 0 && args[0] != Py_None) {
@@ -500,7 +529,8 @@ PyDoc_STRVAR(
 static PyObject *
 transaction_commit_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (need_open((Transaction *)op) < 0 || transaction_commit((Transaction *)op) < 0) {
+    if (transaction_can_end((Transaction *)op) < 0
+        || transaction_commit((Transaction *)op) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -514,7 +544,7 @@ PyDoc_STRVAR(rollback_doc,
 static PyObject *
 transaction_rollback_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (need_open((Transaction *)op) < 0) {
+    if (transaction_can_end((Transaction *)op) < 0) {
         return NULL;
     }
     transaction_rollback((Transaction *)op);

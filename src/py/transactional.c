@@ -1,5 +1,6 @@
 /*
- * transactional: a decorator that runs a function in a transaction until it succeeds.
+ * Running something in a transaction until it succeeds: transact(), and the decorator
+ * transactional() over it.
  *
  * Only conflicts are tried again, and only those of our own commit. The first tries are
  * optimistic, with a short random pause between them; after a few the function runs under
@@ -34,17 +35,20 @@ typedef struct Transactional {
 
 /* ---- one try ---- */
 
-typedef struct Call {
-    PyObject *function;
-    PyObject *const *args;
-    size_t nargsf;
-    PyObject *names;
-} Call;
-
 enum outcome { DONE, FAILED, CONFLICT };
 
+/* Keeps an exception that is set. */
+static void
+drop_result(Attempt *attempt)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_CLEAR(attempt->result);
+    PyErr_Restore(type, value, traceback);
+}
+
 static enum outcome
-run(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
+run(Manager *m, Attempt *attempt, int64_t deadline)
 {
     Transaction *tx = transaction_new(m);
     if (tx != NULL) {
@@ -55,11 +59,10 @@ run(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
         return FAILED;
     }
     enum outcome outcome = FAILED;
-    PyObject *result =
-        PyObject_Vectorcall(call->function, call->args, call->nargsf, call->names);
+    bool good = attempt->run(attempt) == 0;
     if (tx->state != TX_OPEN) {
-        outcome = result != NULL ? DONE : FAILED; /* ended by the function itself */
-    } else if (result == NULL) {
+        outcome = good ? DONE : FAILED; /* ended by the function itself */
+    } else if (!good) {
         transaction_rollback(tx);
     } else if (transaction_commit(tx) == 0) {
         outcome = DONE;
@@ -67,24 +70,19 @@ run(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
         outcome = CONFLICT;
     }
     if (outcome != DONE) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        Py_XDECREF(result);
-        PyErr_Restore(type, value, traceback);
-        result = NULL;
+        drop_result(attempt);
     }
     Py_DECREF(tx);
-    *ret = result;
     return outcome;
 }
 
 static enum outcome
-run_locked(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
+run_locked(Manager *m, Attempt *attempt, int64_t deadline)
 {
     if (sync_lock(m, deadline) < 0) {
         return FAILED;
     }
-    enum outcome outcome = run(m, call, deadline, ret);
+    enum outcome outcome = run(m, attempt, deadline);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     sync_unlock(m);
@@ -96,7 +94,7 @@ run_locked(Manager *m, const Call *call, int64_t deadline, PyObject **ret)
 
 /* The conflict that is set becomes the cause of a new exception. */
 static void
-give_up(PyObject *type, const char *why, long long tries)
+give_up(PyObject *type, const char *why, int64_t tries)
 {
     PyObject *t1, *cause, *tb1;
     PyErr_Fetch(&t1, &cause, &tb1);
@@ -105,7 +103,7 @@ give_up(PyObject *type, const char *why, long long tries)
         PyException_SetTraceback(cause, tb1);
     }
     PyErr_Format(type, "%s after %lld tries, each of which met another's commit", why,
-                 tries);
+                 (long long)tries);
     PyObject *t2, *error, *tb2;
     PyErr_Fetch(&t2, &error, &tb2);
     PyErr_NormalizeException(&t2, &error, &tb2);
@@ -129,7 +127,7 @@ random_below(uint64_t limit)
 }
 
 static int
-back_off(long long tries, int64_t deadline)
+back_off(int64_t tries, int64_t deadline)
 {
     int64_t longest = (int64_t)SHORTEST_PAUSE_NS << (tries < 8 ? tries : 8);
     int64_t pause = (int64_t)random_below((uint64_t)longest) + 1;
@@ -145,51 +143,72 @@ back_off(long long tries, int64_t deadline)
     return PyErr_CheckSignals();
 }
 
-static PyObject *
-run_until_done(Transactional *self, const Call *call)
+static int
+run_until_done(Manager *m, Attempt *attempt, int64_t retries, int64_t deadline)
 {
-    Manager *m = (Manager *)self->manager;
-    int64_t deadline =
-        self->timeout_ns < 0 ? INT64_MAX : tosc_monotonic_ns() + self->timeout_ns;
-    for (long long tries = 1;; tries++) {
-        PyObject *result = NULL;
+    for (int64_t tries = 1;; tries++) {
         bool locked = tries > OPTIMISTIC_TRIES || m->recent_conflicts >= LOCK_AT_ONCE;
-        enum outcome outcome = locked ? run_locked(m, call, deadline, &result)
-                                      : run(m, call, deadline, &result);
+        enum outcome outcome =
+            locked ? run_locked(m, attempt, deadline) : run(m, attempt, deadline);
         if (outcome != CONFLICT) {
-            return result;
+            return outcome == DONE ? 0 : -1;
         }
-        if (self->retries >= 0 && tries > self->retries) {
+        if (retries >= 0 && tries > retries) {
             give_up(tosc_state->TransactionRetryError, "gave up", tries);
-            return NULL;
+            return -1;
         }
         if (deadline != INT64_MAX && tosc_monotonic_ns() >= deadline) {
             give_up(tosc_state->TransactionTimeoutError, "timed out", tries);
-            return NULL;
+            return -1;
         }
         PyErr_Clear();
         if (back_off(tries, deadline) < 0) {
-            return NULL;
+            return -1;
         }
     }
+}
+
+int
+transact(Manager *m, Attempt *attempt, int64_t retries, int64_t timeout_ns)
+{
+    if (sync_enter(m) < 0) {
+        return -1;
+    }
+    if (transaction_current(m) != NULL) {
+        /* Part of the transaction around it, which alone can be tried again. */
+        return run(m, attempt, INT64_MAX) == DONE ? 0 : -1;
+    }
+    int64_t now = timeout_ns < 0 ? 0 : tosc_monotonic_ns();
+    bool limited = timeout_ns >= 0 && timeout_ns < INT64_MAX - now;
+    return run_until_done(m, attempt, retries, limited ? now + timeout_ns : INT64_MAX);
+}
+
+/* ---- calling a Python function ---- */
+
+typedef struct Call {
+    Attempt attempt;
+    PyObject *function;
+    PyObject *const *args;
+    size_t nargsf;
+    PyObject *names;
+} Call;
+
+static int
+call_function(Attempt *attempt)
+{
+    Call *call = (Call *)attempt;
+    attempt->result =
+        PyObject_Vectorcall(call->function, call->args, call->nargsf, call->names);
+    return attempt->result == NULL ? -1 : 0;
 }
 
 static PyObject *
 transactional_call(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     Transactional *self = (Transactional *)op;
-    Manager *m = (Manager *)self->manager;
-    Call call = {self->function, args, nargsf, names};
-    if (sync_enter(m) < 0) {
-        return NULL;
-    }
-    if (transaction_current(m) == NULL) {
-        return run_until_done(self, &call);
-    }
-    /* Part of the transaction around it, which alone can be tried again. */
-    PyObject *result = NULL;
-    run(m, &call, INT64_MAX, &result);
-    return result;
+    Call call = {{call_function, NULL}, self->function, args, nargsf, names};
+    transact((Manager *)self->manager, &call.attempt, self->retries, self->timeout_ns);
+    return call.attempt.result;
 }
 
 /* ---- the type ---- */

@@ -65,8 +65,6 @@ typedef struct OpaqueState {
     bool captured;    /* the program has something that `live` holds on to */
 } OpaqueState;
 
-/* From a real object (pickled now: TypeError/SerializationError names its type); takes the object as live. */
-PyObject *opaque_state_new(DObject *owner, PyObject *object);
 /* From a record. New references are taken. */
 PyObject *opaque_state_from(PyObject *pickle, PyObject *refs);
 DObject *opaque_new_shell(void);

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import shutil
+import uuid
 
 import pytest
 
 import tosc
 from backends_example import SqliteBackend
 from harness import FILE_KINDS, new_directory
+from opening import CEPH, ON_CEPH, ceph_arguments, open_store
 
 BIG = 1 << 20
 
@@ -17,19 +19,20 @@ class Place:
 
     def __init__(self, kind):
         self.kind = kind
-        self.directory = None if kind == 'inproc' else new_directory(kind)
+        self.directory = None if kind in ('inproc', 'ceph') else new_directory(kind)
+        self.name = CEPH + str(uuid.uuid4())
         self.first = tosc.InprocBackend() if kind == 'inproc' else None
 
     @property
     def path(self):
-        return os.path.join(self.directory, 'store')
+        return os.path.join(self.directory, 'store') if self.directory else self.name
 
     def open(self):
         if self.kind == 'inproc':
             return self.first.copy()
         if self.kind == 'sqlite':
             return SqliteBackend(self.path)
-        return tosc.FileBackend(self.path)
+        return open_store(self.path)
 
     def close(self):
         if self.directory:
@@ -42,12 +45,12 @@ def _place(kind):
     place.close()
 
 
-@pytest.fixture(params=['inproc', *FILE_KINDS, 'sqlite'])
+@pytest.fixture(params=['ceph'] if ON_CEPH else ['inproc', *FILE_KINDS, 'sqlite'])
 def place(request):
     yield from _place(request.param)
 
 
-@pytest.fixture(params=['inproc', *FILE_KINDS])
+@pytest.fixture(params=['ceph'] if ON_CEPH else ['inproc', *FILE_KINDS])
 def native(request):
     """A store of one of our own kinds."""
     yield from _place(request.param)
@@ -100,7 +103,22 @@ class LabelledFile(tosc.FileBackend):
         return super().read()
 
 
+class LabelledCeph(tosc.CephBackend):
+    __slots__ = ('label', '__dict__')
+
+    def __init__(self, name, label):
+        super().__init__(**ceph_arguments(name))
+        self.label = label
+        self.reads = 0
+
+    def read(self):
+        self.reads += 1
+        return super().read()
+
+
 def labelled(native):
     if native.kind == 'inproc':
         return LabelledInproc('mine')
+    if native.kind == 'ceph':
+        return LabelledCeph(native.name, 'mine')
     return LabelledFile(native.path, 'mine')

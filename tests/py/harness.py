@@ -17,10 +17,12 @@ import tempfile
 import textwrap
 import threading
 import time
+import uuid
 
 import pytest
 
 import tosc
+from opening import CEPH, ON_CEPH, open_store
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -148,13 +150,15 @@ class Store:
         self.kind = kind
         self.directory = directory
         self.path = os.path.join(directory, 'store') if directory else None
+        if kind == 'ceph':
+            self.path = CEPH + str(uuid.uuid4())
         self._backend = tosc.InprocBackend() if kind == 'inproc' else None
         self._box = Box() if kind == 'python' else None
         self._managers = []
 
     @property
     def is_file(self):
-        return self.path is not None
+        return self.directory is not None
 
     def backend(self, **options):
         """A backend over this store: a new object where the kind allows it."""
@@ -162,7 +166,7 @@ class Store:
             return self._backend
         if self.kind == 'python':
             return PyBackend(self._box)
-        return tosc.FileBackend(self.path, **options)
+        return open_store(self.path, **options)
 
     def manager(self, value=MISSING, **options):
         """A new Manager with a backend of its own; with `value` it writes that first."""
@@ -198,7 +202,20 @@ def drop_store(store):
         shutil.rmtree(store.directory, ignore_errors=True)
 
 
+CEPH_FIXTURES = {'store', 'shared_store', 'quick_shared_store', 'place', 'native', 'backend'}
+
+
+def keep_what_runs_on_ceph(config, items):
+    """Deselects the tests that are about files, memory or nothing that is stored."""
+    kept = [item for item in items if CEPH_FIXTURES & set(item.fixturenames)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
 def _store_fixture(name, kinds):
+    if ON_CEPH and name in CEPH_FIXTURES:
+        kinds = ['ceph']
+
     @pytest.fixture(name=name, params=kinds)
     def fixture(request):
         store = make_store(request.param)
@@ -212,6 +229,9 @@ FILE_KINDS = ['shm', 'disk'] if SHM else ['disk']
 store = _store_fixture('store', ['inproc', *FILE_KINDS, 'python'])
 file_store = _store_fixture('file_store', FILE_KINDS)
 quick_file_store = _store_fixture('quick_file_store', FILE_KINDS[:1])
+# What other processes can open by its path: open_store(path).
+shared_store = _store_fixture('shared_store', FILE_KINDS)
+quick_shared_store = _store_fixture('quick_shared_store', FILE_KINDS[:1])
 inproc_store = _store_fixture('inproc_store', ['inproc'])
 
 
@@ -238,6 +258,7 @@ faulthandler.dump_traceback_later({timeout!r}, exit=True)
 sys.path.insert(0, {here!r})
 sys.dont_write_bytecode = True
 import tosc
+from opening import open_store
 '''
 
 
@@ -442,13 +463,17 @@ def hang_guard(request):
     faulthandler.cancel_dump_traceback_later()
 
 
-FIXTURES = ['store', 'file_store', 'quick_file_store', 'inproc_store', 'children', 'hang_guard']
+FIXTURES = ['store', 'file_store', 'quick_file_store', 'inproc_store', 'shared_store',
+            'quick_shared_store', 'children', 'hang_guard']
 
 try:
     import hypothesis
     from hypothesis import HealthCheck
+    # The same histories each time, so that one tree has one verdict; to look for what these do
+    # not find, set TOSC_HISTORIES (see docs/testing.md).
     hypothesis.settings.register_profile(
         'tosc', deadline=None, database=None, print_blob=True,
+        derandomize='TOSC_HISTORIES' not in os.environ,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
                                HealthCheck.function_scoped_fixture])
     hypothesis.settings.load_profile('tosc')

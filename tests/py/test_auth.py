@@ -167,18 +167,18 @@ def test_the_key_is_not_stored_and_not_shown(file_store):
     assert 'very-secret' not in str(vars(manager) if hasattr(manager, '__dict__') else '')
 
 
-def test_a_key_between_processes(file_store):
-    manager = file_store.manager({'n': 0}, key=KEY)
+def test_a_key_between_processes(shared_store):
+    manager = shared_store.manager({'n': 0}, key=KEY)
     run_child('''
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]), key=b'k' * 32)
+        manager = tosc.Manager(open_store(sys.argv[1]), key=b'k' * 32)
         manager.read()['n'] += 1
         try:
-            tosc.Manager(tosc.FileBackend(sys.argv[1]), key=b'other').read()
+            tosc.Manager(open_store(sys.argv[1]), key=b'other').read()
         except tosc.DataError as error:
             assert sys.argv[1] in str(error) or 'key' in str(error), error
         else:
             raise AssertionError('another key was accepted')
-    ''', file_store.path)
+    ''', shared_store.path)
     assert manager.refresh() == {'n': 1}
 
 

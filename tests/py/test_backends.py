@@ -570,7 +570,7 @@ CTRL_C = '''
 def make_source(native):
     if native.kind == 'inproc':
         return 'tosc.InprocBackend()'
-    return f'tosc.FileBackend({native.path!r})'
+    return f'open_store({native.path!r})'
 
 
 @pytest.mark.parametrize('timeout', ['', '30', 'timeout=None'])

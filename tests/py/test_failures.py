@@ -1019,8 +1019,8 @@ def test_exceptions_form_the_documented_tree():
 
 
 @pytest.mark.skipif(SHM is None, reason='no /dev/shm')
-def test_an_error_while_loading_does_not_disturb_the_objects_that_are_held(quick_file_store):
-    manager = quick_file_store.manager({'a': [1]})
+def test_an_error_while_loading_does_not_disturb_the_objects_that_are_held(quick_shared_store):
+    manager = quick_shared_store.manager({'a': [1]})
     data = manager.read()
     inner = data['a']
     run_child('''
@@ -1028,11 +1028,11 @@ def test_an_error_while_loading_does_not_disturb_the_objects_that_are_held(quick
         module = types.ModuleType('vanished_module')
         exec('class Vanished:\\n    pass', module.__dict__)
         sys.modules['vanished_module'] = module
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager = tosc.Manager(open_store(sys.argv[1]))
         with manager.transaction():
             manager.read()['a'].append(2)
             manager.read()['x'] = module.Vanished()
-    ''', quick_file_store.path)
+    ''', quick_shared_store.path)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         with pytest.raises(tosc.Error):
@@ -1042,4 +1042,4 @@ def test_an_error_while_loading_does_not_disturb_the_objects_that_are_held(quick
             data['b'] = 1
         assert data == {'a': [1]}
         manager.write({'c': 3})
-    assert stored(quick_file_store) == {'c': 3}
+    assert stored(quick_shared_store) == {'c': 3}

@@ -17,7 +17,7 @@ import signal
 # The watchdog of faulthandler does not survive a fork, and waits for itself then.
 faulthandler.cancel_dump_traceback_later()
 signal.alarm(45)
-manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+manager = tosc.Manager(open_store(sys.argv[1]))
 data = manager.read()
 
 def until(condition, seconds=10):
@@ -59,8 +59,8 @@ def script(code):
 
 # ---- fork ----
 
-def test_the_child_of_a_fork_commits(file_store):
-    file_store.manager({'n': 0})
+def test_the_child_of_a_fork_commits(shared_store):
+    shared_store.manager({'n': 0})
     run_child(script('''
         def child():
             data['n'] += 1
@@ -68,13 +68,13 @@ def test_the_child_of_a_fork_commits(file_store):
         reap(forked(child))
         until(lambda: data['n'] == 1)
         data['n'] += 1
-    '''), file_store.path)
-    assert stored(file_store) == {'n': 2}
+    '''), shared_store.path)
+    assert stored(shared_store) == {'n': 2}
 
 
-def test_the_child_of_a_fork_hears_of_changes(file_store):
+def test_the_child_of_a_fork_hears_of_changes(shared_store):
     """It once never updated: threads do not survive a fork."""
-    file_store.manager({'n': 0})
+    shared_store.manager({'n': 0})
     run_child(script('''
         def child():
             until(lambda: manager.read()['n'] == 1)
@@ -84,13 +84,13 @@ def test_the_child_of_a_fork_hears_of_changes(file_store):
         data['n'] = 1
         until(lambda: data['n'] == 2)
         reap(pid)
-    '''), file_store.path)
-    assert stored(file_store) == {'n': 2}
+    '''), shared_store.path)
+    assert stored(shared_store) == {'n': 2}
 
 
 @sanitizer_may_hang
-def test_forks_while_other_threads_commit(file_store):
-    file_store.manager({'threads': 0, 'children': 0})
+def test_forks_while_other_threads_commit(shared_store):
+    shared_store.manager({'threads': 0, 'children': 0})
     run_child(script('''
         import threading
         stop = threading.Event()
@@ -123,13 +123,13 @@ def test_forks_while_other_threads_commit(file_store):
         assert manager.refresh()['children'] == 60, data
         assert data['threads'] > 0
         manager.close()
-    '''), file_store.path, timeout=50)
-    assert stored(file_store)['children'] == 60
+    '''), shared_store.path, timeout=50)
+    assert stored(shared_store)['children'] == 60
 
 
-def test_fork_inside_of_a_transaction(file_store):
+def test_fork_inside_of_a_transaction(shared_store):
     """Both have the transaction open; whoever commits first wins."""
-    file_store.manager({'n': 0})
+    shared_store.manager({'n': 0})
     run_child(script('''
         def child():
             data['child'] = 1
@@ -144,8 +144,8 @@ def test_fork_inside_of_a_transaction(file_store):
         except tosc.TransactionError:
             print('conflict')
         assert manager.refresh() == {'n': 1, 'child': 1}, data
-    '''), file_store.path)
-    assert stored(file_store) == {'n': 1, 'child': 1}
+    '''), shared_store.path)
+    assert stored(shared_store) == {'n': 1, 'child': 1}
 
 
 def test_fork_with_an_in_process_store():
@@ -172,8 +172,8 @@ def test_fork_with_an_in_process_store():
     ''')
 
 
-def test_grandchildren(file_store):
-    file_store.manager({'n': 0})
+def test_grandchildren(shared_store):
+    shared_store.manager({'n': 0})
     run_child(script('''
         def child():
             data['n'] += 1
@@ -187,11 +187,11 @@ def test_grandchildren(file_store):
 
         reap(forked(child))
         until(lambda: data['n'] == 3)
-    '''), file_store.path)
+    '''), shared_store.path)
 
 
-def test_the_child_may_end_by_exit_and_the_parent_is_not_disturbed(file_store):
-    file_store.manager({'n': 0})
+def test_the_child_may_end_by_exit_and_the_parent_is_not_disturbed(shared_store):
+    shared_store.manager({'n': 0})
     output = run_child(script('''
         import atexit
         atexit.register(lambda: print('atexit', os.getpid() == parent, flush=True))
@@ -205,29 +205,29 @@ def test_the_child_may_end_by_exit_and_the_parent_is_not_disturbed(file_store):
             reap(pid)
         until(lambda: data['n'] == 3)
         data['n'] += 1
-    '''), file_store.path)
+    '''), shared_store.path)
     assert output.splitlines() == ['atexit False'] * 3 + ['atexit True']
-    assert stored(file_store) == {'n': 4}
+    assert stored(shared_store) == {'n': 4}
 
 
-def test_a_child_that_closes_its_manager_does_not_disturb_the_parent(file_store):
-    file_store.manager({'n': 0})
+def test_a_child_that_closes_its_manager_does_not_disturb_the_parent(shared_store):
+    shared_store.manager({'n': 0})
     run_child(script('''
         reap(forked(manager.close))
-        other = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        other = tosc.Manager(open_store(sys.argv[1]))
         other.read()['n'] = 1
         until(lambda: data['n'] == 1)
         data['n'] = 2
         assert other.refresh()['n'] == 2
-    '''), file_store.path)
+    '''), shared_store.path)
 
 
 @sanitizer_may_hang
-def test_a_child_that_is_forked_while_a_thread_waits_in_target_wait(file_store):
-    file_store.manager({'n': 0})
+def test_a_child_that_is_forked_while_a_thread_waits_in_target_wait(shared_store):
+    shared_store.manager({'n': 0})
     run_child(script('''
         import threading
-        backend = tosc.FileBackend(sys.argv[1])
+        backend = open_store(sys.argv[1])
         def wait():
             while manager.read()['n'] != 'end':
                 backend.target_wait()
@@ -239,20 +239,20 @@ def test_a_child_that_is_forked_while_a_thread_waits_in_target_wait(file_store):
         reap(forked(child))
         thread.join(10)
         assert not thread.is_alive()
-    '''), file_store.path)
+    '''), shared_store.path)
 
 
-def test_subprocess_does_not_inherit_descriptors(file_store):
-    file_store.manager([1])
+def test_subprocess_does_not_inherit_descriptors(shared_store):
+    shared_store.manager([1])
     output = run_child(script('''
         import subprocess
-        backend = tosc.FileBackend(sys.argv[1])
+        backend = open_store(sys.argv[1])
         backend.read()
         data.append(2)
         listing = subprocess.run(['ls', '-l', '/proc/self/fd'], close_fds=False,
                                  capture_output=True, text=True).stdout
         print('store' in listing or 'inotify' in listing or 'eventfd' in listing)
-    '''), file_store.path)
+    '''), shared_store.path)
     assert output == 'False'
 
 
@@ -261,25 +261,25 @@ def test_subprocess_does_not_inherit_descriptors(file_store):
 @pytest.mark.parametrize('ending', ['pass', 'sys.exit(0)', 'os._exit(0)', 'manager.close()',
                                     'del manager, data', 'raise SystemExit',
                                     'import gc; gc.disable()', 'tosc.keep = manager, data'])
-def test_endings(file_store, children, ending):
-    file_store.manager({'n': 0})
-    child = children(script('data["n"] = 1\n' + ending), file_store.path)
+def test_endings(shared_store, children, ending):
+    shared_store.manager({'n': 0})
+    child = children(script('data["n"] = 1\n' + ending), shared_store.path)
     assert child.wait() == 0, child.stderr
     assert child.stderr == ''
-    assert stored(file_store) == {'n': 1}, 'what was committed is there, however it ended'
+    assert stored(shared_store) == {'n': 1}, 'what was committed is there, however it ended'
 
 
-def test_exit_status_and_uncaught_exceptions(file_store, children):
-    file_store.manager({'n': 0})
-    child = children(script('sys.exit(7)'), file_store.path)
+def test_exit_status_and_uncaught_exceptions(shared_store, children):
+    shared_store.manager({'n': 0})
+    child = children(script('sys.exit(7)'), shared_store.path)
     assert child.wait() == 7 and child.stderr == ''
-    child = children(script('raise ValueError("mine")'), file_store.path)
+    child = children(script('raise ValueError("mine")'), shared_store.path)
     assert child.wait() == 1
     assert 'ValueError: mine' in child.stderr
 
 
-def test_exit_with_an_open_transaction(file_store, children):
-    file_store.manager({'n': 0})
+def test_exit_with_an_open_transaction(shared_store, children):
+    shared_store.manager({'n': 0})
     for code in ('transaction = manager.transaction(); transaction.__enter__(); data["n"] = 1',
                  '''
 def generator():
@@ -297,13 +297,13 @@ with manager.transaction():
     data["n"] = 1
     os._exit(0)
 '''):
-        child = children(script(code), file_store.path)
+        child = children(script(code), shared_store.path)
         assert child.wait() == 0, child.stderr
-        assert stored(file_store) == {'n': 0}
+        assert stored(shared_store) == {'n': 0}
 
 
-def test_exit_with_transactions_open_in_daemon_threads(file_store, children):
-    file_store.manager({'n': 0})
+def test_exit_with_transactions_open_in_daemon_threads(shared_store, children):
+    shared_store.manager({'n': 0})
     child = children(script('''
         import threading
         ready = threading.Event()
@@ -315,13 +315,13 @@ def test_exit_with_transactions_open_in_daemon_threads(file_store, children):
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()
         ready.wait()
-    '''), file_store.path)
+    '''), shared_store.path)
     assert child.wait() == 0, child.stderr
-    assert stored(file_store) == {'n': 0}
+    assert stored(shared_store) == {'n': 0}
 
 
-def test_exit_while_daemon_threads_commit(file_store, children):
-    file_store.manager({'a': 0, 'b': 0})
+def test_exit_while_daemon_threads_commit(shared_store, children):
+    shared_store.manager({'a': 0, 'b': 0})
     for _ in range(5):
         child = children(script('''
             import threading
@@ -337,15 +337,15 @@ def test_exit_while_daemon_threads_commit(file_store, children):
             for _ in range(3):
                 threading.Thread(target=work, daemon=True).start()
             started.wait()
-        '''), file_store.path)
+        '''), shared_store.path)
         assert child.wait() == 0, child.stderr
         assert child.stderr == ''
-        state = stored(file_store)
+        state = stored(shared_store)
         assert state['a'] == state['b'] > 0
 
 
-def test_exit_while_the_watcher_is_busy(file_store, children):
-    manager = file_store.manager({'n': 0, 'list': []})
+def test_exit_while_the_watcher_is_busy(shared_store, children):
+    manager = shared_store.manager({'n': 0, 'list': []})
     data = manager.read()
     stop = []
 
@@ -364,7 +364,7 @@ def test_exit_while_the_watcher_is_busy(file_store, children):
                 'until(lambda: data["n"] != manager.version)\n'
                 'seen = data["n"]\n'
                 'until(lambda: data["n"] != seen)\n' + ['', 'sys.exit(0)', 'del manager'][n % 3]),
-                file_store.path)
+                shared_store.path)
             assert child.wait() == 0, child.stderr
             assert child.stderr == ''
     finally:
@@ -372,9 +372,9 @@ def test_exit_while_the_watcher_is_busy(file_store, children):
     writer.result()
 
 
-def test_use_at_exit(file_store, children):
+def test_use_at_exit(shared_store, children):
     """Functions of atexit run before or after the watchers stop, as they were registered."""
-    file_store.manager({'n': 0})
+    shared_store.manager({'n': 0})
     child = children('''
         import atexit
         manager = None
@@ -386,35 +386,35 @@ def test_use_at_exit(file_store, children):
             except tosc.Error as error:
                 print('late', type(error).__name__, flush=True)
         atexit.register(late)
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager = tosc.Manager(open_store(sys.argv[1]))
         data = manager.read()
         def early():
             data['n'] += 1
             print('early done', flush=True)
         atexit.register(early)
-    ''', file_store.path)
+    ''', shared_store.path)
     assert child.wait() == 0, child.stderr
     assert child.stderr == ''
     assert child.out[0] == 'early done'
     assert child.out[1] in ('late done', 'late ClosedError')
 
 
-def test_an_exception_at_exit(file_store, children):
-    file_store.manager({'n': 0})
+def test_an_exception_at_exit(shared_store, children):
+    shared_store.manager({'n': 0})
     child = children(script('''
         import atexit
         def fail():
             data['n'] = 1
             raise ZeroDivisionError('at exit')
         atexit.register(fail)
-    '''), file_store.path)
+    '''), shared_store.path)
     assert child.wait() == 0
     assert 'at exit' in child.stderr
-    assert stored(file_store) == {'n': 1}
+    assert stored(shared_store) == {'n': 1}
 
 
-def test_use_in_finalisers_at_the_very_end(file_store, children):
-    file_store.manager({'n': 0, 'o': []})
+def test_use_in_finalisers_at_the_very_end(shared_store, children):
+    shared_store.manager({'n': 0, 'o': []})
     child = children(script('''
         class Late:
             def __del__(self, data=data, manager=manager, tosc=tosc):
@@ -428,29 +428,29 @@ def test_use_in_finalisers_at_the_very_end(file_store, children):
         sys.late = Late()
         cycle = [late]
         cycle.append(cycle)
-    '''), file_store.path)
+    '''), shared_store.path)
     assert child.wait() == 0, child.stderr
 
 
 @pytest.mark.parametrize('number,status', [(signal.SIGTERM, -15), (signal.SIGINT, -2)])
-def test_signals(file_store, children, number, status):
-    file_store.manager({'n': 0})
+def test_signals(shared_store, children, number, status):
+    shared_store.manager({'n': 0})
     child = children(script('''
         print('ready', flush=True)
         while True:
             data['n'] += 1
-    '''), file_store.path)
+    '''), shared_store.path)
     child.line()
     child.signal(number)
     assert child.wait() == status, child.stderr
-    assert isinstance(stored(file_store)['n'], int)
+    assert isinstance(stored(shared_store)['n'], int)
 
 
-def test_a_signal_handler_may_use_the_store(file_store, children):
-    file_store.manager({'n': 0, 'signals': 0})
+def test_a_signal_handler_may_use_the_store(shared_store, children):
+    shared_store.manager({'n': 0, 'signals': 0})
     child = children(script('''
         import signal
-        other = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        other = tosc.Manager(open_store(sys.argv[1]))
         count = tosc.transactional(other)(
             lambda: other.read().__setitem__('signals', other.read()['signals'] + 1))
         step = tosc.transactional(manager)(lambda: data.__setitem__('n', data['n'] + 1))
@@ -461,7 +461,7 @@ def test_a_signal_handler_may_use_the_store(file_store, children):
             print('step', flush=True)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Python's own end would restore the default
         print('done', data['n'] > 0, flush=True)
-    '''), file_store.path)
+    '''), shared_store.path)
     child.line()
     while child.process.poll() is None:
         child.signal(signal.SIGUSR1)
@@ -526,16 +526,16 @@ def test_close_does_not_wait_for_ever_for_such_a_backend(children):
     assert child.line(15) == 'closed'
 
 
-def test_os_exit_after_a_commit_loses_nothing(file_store):
-    file_store.manager({'n': 0})
+def test_os_exit_after_a_commit_loses_nothing(shared_store):
+    shared_store.manager({'n': 0})
     for n in range(1, 6):
-        run_child(script('data["n"] += 1\nos._exit(0)'), file_store.path)
-        assert stored(file_store) == {'n': n}
+        run_child(script('data["n"] += 1\nos._exit(0)'), shared_store.path)
+        assert stored(shared_store) == {'n': n}
 
 
-def test_abort_after_a_commit_loses_nothing(file_store, children):
-    file_store.manager({'n': 0})
+def test_abort_after_a_commit_loses_nothing(shared_store, children):
+    shared_store.manager({'n': 0})
     child = children(script('faulthandler.disable()\ndata["n"] = 1\nos.abort()'),
-                     file_store.path)
+                     shared_store.path)
     assert child.wait() == -signal.SIGABRT
-    assert stored(file_store) == {'n': 1}
+    assert stored(shared_store) == {'n': 1}

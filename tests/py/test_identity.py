@@ -567,8 +567,8 @@ def descend(value):
 
 
 @pytest.mark.parametrize('kind', ['list', 'dict', 'tuple', 'object'])
-def test_twenty_thousand_levels(quick_file_store, kind):
-    store = quick_file_store
+def test_twenty_thousand_levels(quick_shared_store, kind):
+    store = quick_shared_store
     value = ['bottom']
     for _ in range(DEPTH):
         value = {'list': lambda v: [v], 'dict': lambda v: {0: v}, 'tuple': lambda v: [(v,)],
@@ -612,8 +612,8 @@ def test_twenty_thousand_levels(quick_file_store, kind):
     gc.collect()
 
 
-def test_twenty_thousand_levels_put_in_one_after_the_other(quick_file_store):
-    one, two = quick_file_store.pair([])
+def test_twenty_thousand_levels_put_in_one_after_the_other(quick_shared_store):
+    one, two = quick_shared_store.pair([])
     with one.transaction():
         place = one.read()
         for _ in range(DEPTH):

@@ -616,10 +616,10 @@ def test_a_manager_that_started_on_an_empty_store_hears_of_the_first_write(store
 
 # ---- all at once ----
 
-def test_a_transaction_sees_its_start_through_thousands_of_commits_and_compactions(file_store):
-    manager = file_store.manager({'n': 0, 'list': list(range(50)), 'deep': {'er': [0]}})
-    with tosc.Manager(file_store.backend(durable=False)
-                      if file_store.is_file else file_store.backend()) as other:
+def test_a_transaction_sees_its_start_through_thousands_of_commits_and_compactions(shared_store):
+    manager = shared_store.manager({'n': 0, 'list': list(range(50)), 'deep': {'er': [0]}})
+    with tosc.Manager(shared_store.backend(durable=False)
+                      if shared_store.is_file else shared_store.backend()) as other:
         data = other.read()
         with manager.transaction():
             view = manager.read()

@@ -257,14 +257,14 @@ def test_default_lock_lies_beside_the_file(tmp_path):
     assert set(os.listdir(tmp_path)) <= {'store', 'store.lock'}
 
 
-def test_file_backend_synchronises_unrelated_processes(file_store):
+def test_file_backend_synchronises_unrelated_processes(shared_store):
     """"It's specially suited to share configuration and apply updates seamlessly.\""""
-    manager = file_store.manager({'config': {'level': 1}})
+    manager = shared_store.manager({'config': {'level': 1}})
     config = manager.read()['config']
     run_child('''
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager = tosc.Manager(open_store(sys.argv[1]))
         manager.read()['config']['level'] = 2
-    ''', file_store.path)
+    ''', shared_store.path)
     wait_until(lambda: config['level'] == 2, what='the change of another process')
 
 
@@ -451,14 +451,14 @@ def test_custom_objects_with_dict_or_slots_are_changed_in_place(store):
 
 # ---- About distributed semantics and transactions ----
 
-def test_manager_is_eventually_notified_of_changes_of_other_processes(file_store):
-    manager = file_store.manager({'n': 0})
+def test_manager_is_eventually_notified_of_changes_of_other_processes(shared_store):
+    manager = shared_store.manager({'n': 0})
     data = manager.read()
     run_child('''
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager = tosc.Manager(open_store(sys.argv[1]))
         for n in range(100):
             manager.read()['n'] = n + 1
-    ''', file_store.path)
+    ''', shared_store.path)
     wait_until(lambda: data['n'] == 100)
 
 

@@ -246,19 +246,19 @@ def test_a_manager_in_a_cycle_with_its_own_data_is_collected():
     assert reference() is None
 
 
-def test_descriptors_and_threads_stay_flat(file_store):
-    file_store.manager([1])
+def test_descriptors_and_threads_stay_flat(shared_store):
+    shared_store.manager([1])
 
     def count():
         gc.collect()
         return len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task'))
 
     for _ in range(3):
-        with tosc.Manager(file_store.backend()) as manager:
+        with tosc.Manager(shared_store.backend()) as manager:
             manager.read()
     before = count()
     for n in range(40):
-        with tosc.Manager(file_store.backend()) as manager:
+        with tosc.Manager(shared_store.backend()) as manager:
             manager.read()
             manager.write([n])
     after = count()

@@ -9,11 +9,12 @@ import pytest
 
 import tosc
 from harness import Thread, run_child, stored, wait_until
+from opening import open_store
 
 COUNTER = '''
     import json
     path, times = sys.argv[1], int(sys.argv[2])
-    manager = tosc.Manager(tosc.FileBackend(path))
+    manager = tosc.Manager(open_store(path))
     data = manager.read()
 
     @tosc.transactional(manager)
@@ -37,19 +38,19 @@ def count_together(children, path, processes, times):
         child.check()
 
 
-def test_eight_processes_increment_one_counter(file_store, children):
-    manager = file_store.manager({'counter': 0})
-    for round_ in range(5 if file_store.kind == 'shm' else 1):
-        count_together(children, file_store.path, 8, 25)
+def test_eight_processes_increment_one_counter(shared_store, children):
+    manager = shared_store.manager({'counter': 0})
+    for round_ in range(5 if shared_store.kind == 'shm' else 1):
+        count_together(children, shared_store.path, 8, 25)
         assert manager.refresh() == {'counter': 200 * (round_ + 1)}
-    assert stored(file_store) == manager.read()
+    assert stored(shared_store) == manager.read()
 
 
-def test_processes_with_threads(file_store, children):
-    file_store.manager({'counter': 0})
+def test_processes_with_threads(shared_store, children):
+    shared_store.manager({'counter': 0})
     code = '''
         import threading
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager = tosc.Manager(open_store(sys.argv[1]))
         data = manager.read()
 
         @tosc.transactional(manager)
@@ -66,14 +67,14 @@ def test_processes_with_threads(file_store, children):
         for thread in threads:
             thread.join()
     '''
-    started = [children(code, file_store.path) for _ in range(3)]
+    started = [children(code, shared_store.path) for _ in range(3)]
     for child in started:
         child.check()
-    assert stored(file_store) == {'counter': 240}
+    assert stored(shared_store) == {'counter': 240}
 
 
 WRITER = '''
-    manager = tosc.Manager(tosc.FileBackend(sys.argv[1], durable=False))
+    manager = tosc.Manager(open_store(sys.argv[1], durable=False))
     mode, seconds = sys.argv[2], float(sys.argv[3])
     print('ready', flush=True)
     until = time.monotonic() + seconds
@@ -123,7 +124,7 @@ def read_beside_writers(store, children, seconds):
                for mode in ('append', 'replace')]
     for writer in writers:
         assert writer.line() == 'ready'
-    with tosc.Manager(tosc.FileBackend(store.path)) as following:
+    with tosc.Manager(open_store(store.path)) as following:
         newest = looks = 0
         while any(writer.process.poll() is None for writer in writers):
             with following.transaction():
@@ -132,9 +133,9 @@ def read_beside_writers(store, children, seconds):
             following.refresh()
             with following.transaction():
                 values.append(check_state(following.read()))
-            with tosc.Manager(tosc.FileBackend(store.path)) as fresh:
+            with tosc.Manager(open_store(store.path)) as fresh:
                 values.append(check_state(fresh.snapshot()))
-            version, data = tosc.FileBackend(store.path).read()
+            version, data = open_store(store.path).read()
             assert version is not None and len(bytes(data)) > 0
             assert values == sorted(values), 'time does not go back'
             assert values[0] >= newest
@@ -146,16 +147,16 @@ def read_beside_writers(store, children, seconds):
     return looks, commits
 
 
-def test_a_reader_beside_two_writers(file_store, children):
-    read_beside_writers(file_store, children, 1.5)
+def test_a_reader_beside_two_writers(shared_store, children):
+    read_beside_writers(shared_store, children, 1.5)
 
 
-def test_large_data_are_never_read_in_part(quick_file_store, children):
+def test_large_data_are_never_read_in_part(quick_shared_store, children):
     """Short reads while another process writes were once unpickled."""
-    store = quick_file_store
+    store = quick_shared_store
     store.manager(['0' * 1_000_000] * 3)
     writer = children('''
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1], durable=False))
+        manager = tosc.Manager(open_store(sys.argv[1], durable=False))
         print('ready', flush=True)
         until = time.monotonic() + 1.0
         n = 0
@@ -165,24 +166,24 @@ def test_large_data_are_never_read_in_part(quick_file_store, children):
     ''', store.path)
     writer.line()
     while writer.process.poll() is None:
-        with tosc.Manager(tosc.FileBackend(store.path)) as manager:
+        with tosc.Manager(open_store(store.path)) as manager:
             first, second, third = manager.read()
             assert first == second == third and len(set(first)) == 1
     writer.check()
 
 
-def test_changes_travel_between_processes_in_both_directions(file_store, children):
-    manager = file_store.manager({'ping': 0, 'pong': 0})
+def test_changes_travel_between_processes_in_both_directions(shared_store, children):
+    manager = shared_store.manager({'ping': 0, 'pong': 0})
     data = manager.read()
     child = children('''
-        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager = tosc.Manager(open_store(sys.argv[1]))
         data = manager.read()
         print('ready', flush=True)
         for n in range(1, 51):
             while data['ping'] < n:
                 time.sleep(0)
             data['pong'] = n
-    ''', file_store.path)
+    ''', shared_store.path)
     child.line()
     for n in range(1, 51):
         data['ping'] = n
@@ -275,7 +276,7 @@ def test_stores_in_one_directory_do_not_disturb_each_other(tmp_path):
 # ---- multiprocessing ----
 
 def _worker(path, key, times):
-    manager = tosc.Manager(tosc.FileBackend(path))
+    manager = tosc.Manager(open_store(path))
     data = manager.read()
 
     @tosc.transactional(manager)
@@ -289,10 +290,10 @@ def _worker(path, key, times):
 
 
 @pytest.mark.parametrize('method', ['fork', 'spawn', 'forkserver'])
-def test_multiprocessing(quick_file_store, method):
-    manager = quick_file_store.manager({'total': 0})
+def test_multiprocessing(quick_shared_store, method):
+    manager = quick_shared_store.manager({'total': 0})
     context = multiprocessing.get_context(method)
-    processes = [context.Process(target=_worker, args=(quick_file_store.path, key, 20))
+    processes = [context.Process(target=_worker, args=(quick_shared_store.path, key, 20))
                  for key in 'abc']
     for process in processes:
         process.start()
@@ -302,8 +303,8 @@ def test_multiprocessing(quick_file_store, method):
     assert manager.refresh() == {'total': 60, 'a': 20, 'b': 20, 'c': 20}
 
 
-def test_wrappers_pass_through_a_multiprocessing_pipe_as_plain_data(quick_file_store):
-    manager = quick_file_store.manager({'a': [1]})
+def test_wrappers_pass_through_a_multiprocessing_pipe_as_plain_data(quick_shared_store):
+    manager = quick_shared_store.manager({'a': [1]})
     here, there = multiprocessing.Pipe()
     there.send(manager.read())
     received = here.recv()
@@ -323,9 +324,9 @@ def test_a_process_that_only_reads_does_not_change_the_file(quick_file_store):
     assert os.stat(quick_file_store.path).st_mtime_ns == status.st_mtime_ns
 
 
-def test_news_come_quickly(quick_file_store):
+def test_news_come_quickly(quick_shared_store):
     """Well under a poll's interval, where the filesystem tells of changes."""
-    one, two = quick_file_store.pair({'n': 0})
+    one, two = quick_shared_store.pair({'n': 0})
     theirs = two.read()
     delays = []
     for n in range(1, 21):
@@ -350,8 +351,8 @@ def test_the_file_shrinks_back_by_compaction(quick_file_store):
     assert stored(quick_file_store) == {'list': [], 'n': 1999}
 
 
-def test_two_threads_write_while_the_process_reads_through_another_manager(quick_file_store):
-    store = quick_file_store
+def test_two_threads_write_while_the_process_reads_through_another_manager(quick_shared_store):
+    store = quick_shared_store
     managers = [store.manager({'a': [], 'b': []}), store.manager()]
 
     def work(manager, key):

@@ -11,6 +11,7 @@ import pytest
 
 import tosc
 from harness import PyBackend, Thread, in_thread, run_child, stored, wait_until
+from opening import open_store
 
 
 class Oops(Exception):
@@ -503,8 +504,8 @@ def test_a_slow_first_attempt_that_succeeds_is_not_a_timeout(store):
 # by commits of a second Manager; when one of these does not get through, it holds the lock.
 HOLDER = '''
     import threading
-    one = tosc.Manager(tosc.FileBackend(sys.argv[1]))
-    two = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+    one = tosc.Manager(open_store(sys.argv[1]))
+    two = tosc.Manager(open_store(sys.argv[1]))
     attempts = 0
 
     @tosc.transactional(one)
@@ -530,31 +531,31 @@ HOLDER = '''
 '''
 
 
-def test_a_writer_cannot_be_starved(file_store, children):
+def test_a_writer_cannot_be_starved(shared_store, children):
     """After a few conflicts the next attempt has the store for itself."""
-    file_store.manager({'n': 0})
-    holder = children(HOLDER, file_store.path)
+    shared_store.manager({'n': 0})
+    holder = children(HOLDER, shared_store.path)
     assert holder.line() == 'held'
     holder.send()
     assert holder.line() == 'done'
 
 
-def test_a_holder_of_the_lock_that_dies_frees_it(file_store, children):
-    manager = file_store.manager({'n': 0})
-    holder = children(HOLDER, file_store.path)
+def test_a_holder_of_the_lock_that_dies_frees_it(shared_store, children):
+    manager = shared_store.manager({'n': 0})
+    holder = children(HOLDER, shared_store.path)
     assert holder.line() == 'held'
     writer = Thread(manager.write, {'n': 'next'})
     writer.join(0.2)
     assert writer.is_alive(), 'the lock is not held'
     holder.signal(signal.SIGKILL)
-    writer.result(1.0)
+    writer.result(1.0 if shared_store.is_file else 15.0)
     manager.refresh()['n'] = 'after'
-    assert stored(file_store) == {'n': 'after'}
+    assert stored(shared_store) == {'n': 'after'}
 
 
-def test_the_timeout_is_honoured_while_waiting_for_the_lock(file_store, children):
-    manager = file_store.manager({'n': 0})
-    holder = children(HOLDER, file_store.path)
+def test_the_timeout_is_honoured_while_waiting_for_the_lock(shared_store, children):
+    manager = shared_store.manager({'n': 0})
+    holder = children(HOLDER, shared_store.path)
     assert holder.line() == 'held'
     manager.refresh()
 
@@ -571,16 +572,16 @@ def test_the_timeout_is_honoured_while_waiting_for_the_lock(file_store, children
     assert holder.line() == 'done'
     manager.refresh()
     operation()
-    assert stored(file_store) == {'n': 'mine'}
+    assert stored(shared_store) == {'n': 'mine'}
 
 
-def test_reading_goes_on_while_the_lock_is_held(file_store, children):
-    manager = file_store.manager({'n': 0})
-    holder = children(HOLDER, file_store.path)
+def test_reading_goes_on_while_the_lock_is_held(shared_store, children):
+    manager = shared_store.manager({'n': 0})
+    holder = children(HOLDER, shared_store.path)
     assert holder.line() == 'held'
 
     def look():
-        with tosc.Manager(tosc.FileBackend(file_store.path)) as other:
+        with tosc.Manager(open_store(shared_store.path)) as other:
             return other.read()['n'], manager.refresh()['n'], other.snapshot()['n']
 
     assert isinstance(in_thread(look, timeout=5)[0], int)
@@ -588,15 +589,15 @@ def test_reading_goes_on_while_the_lock_is_held(file_store, children):
     assert holder.line() == 'done'
 
 
-def test_control_c_interrupts_the_wait_for_the_lock(file_store, children):
-    file_store.manager({'n': 0})
-    holder = children(HOLDER, file_store.path)
+def test_control_c_interrupts_the_wait_for_the_lock(shared_store, children):
+    shared_store.manager({'n': 0})
+    holder = children(HOLDER, shared_store.path)
     assert holder.line() == 'held'
     for code in ('tosc.transactional(manager)(lambda: data.__setitem__("n", 1))()',
                  'data["n"] = 1', 'manager.write({"n": 1})', 'backend.write(b"")'):
         waiter = children('''
             import threading
-            backend = tosc.FileBackend(sys.argv[1])
+            backend = open_store(sys.argv[1])
             manager = tosc.Manager(backend)
             data = manager.refresh()
             try:
@@ -606,7 +607,7 @@ def test_control_c_interrupts_the_wait_for_the_lock(file_store, children):
                 print('interrupted', flush=True)
                 del data
                 print(manager.snapshot()['n'] != 1, flush=True)
-        ''', file_store.path, timeout=15)
+        ''', shared_store.path, timeout=15)
         assert waiter.line() == 'waiting'
         deadline = time.monotonic() + 10
         while waiter.process.poll() is None and time.monotonic() < deadline:

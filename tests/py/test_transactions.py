@@ -296,6 +296,49 @@ def test_transactions_of_two_managers_need_not_end_in_order(store):
     assert one.refresh() == {'n': 3}, 'no transaction is left open'
 
 
+def test_a_block_that_ends_first_takes_along_those_inside_of_it(store):
+    manager = store.pair({'n': 0})[0]
+    data = manager.read()
+    outer, inner = manager.transaction(), manager.transaction()
+    outer.__enter__()
+    inner.__enter__()
+    data['a'] = 1
+    outer.commit()
+    assert not inner.active
+    data['b'] = 2
+    assert inner.__exit__(None, None, None) is False
+    with pytest.raises(RuntimeError, match='has ended already'):
+        inner.commit()
+    assert manager.snapshot() == {'n': 0, 'a': 1, 'b': 2}
+
+
+def test_what_follows_an_outer_end_is_no_part_of_an_inner_block(store):
+    """Also while other contexts have transactions open."""
+    manager = store.pair({'n': 0})[0]
+    data = manager.read()
+    begun, done = threading.Event(), threading.Event()
+
+    def stay_open():
+        with manager.transaction():
+            begun.set()
+            done.wait()
+
+    other = threading.Thread(target=stay_open)
+    other.start()
+    begun.wait()
+    outer, middle, inner = (manager.transaction() for _ in range(3))
+    for block in outer, middle, inner:
+        block.__enter__()
+        data['n'] += 1
+    middle.rollback()
+    assert data['n'] == 1 and not inner.active
+    outer.commit()
+    data['b'] = 2
+    done.set()
+    other.join()
+    assert manager.snapshot() == {'n': 1, 'b': 2}
+
+
 # ---- commit() and rollback() ----
 
 def test_commit_ends_the_transaction_early(store):

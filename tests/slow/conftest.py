@@ -8,7 +8,7 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position,unused-import
 from harness import (children, file_store, hang_guard, inproc_store,  # noqa: E402,F401
-                     install_guard, quick_file_store, store)
+                     install_guard, quick_file_store, quick_shared_store, shared_store, store)
 
 
 def pytest_configure(config):

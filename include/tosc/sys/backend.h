@@ -138,7 +138,9 @@ struct tosc_backend_ops {
     /*
      * The exclusive lock: between lock and unlock no other holder, in this process or another,
      * can change the store. Waits until deadline_ns on CLOCK_MONOTONIC (INT64_MAX: for ever);
-     * a signal gives TOSC_EINTR. A holder that dies frees it. Not recursive.
+     * a signal gives TOSC_EINTR. A holder that dies frees it. Not recursive. Without a holder,
+     * TOSC_EINVAL; so is unlock by anybody but the holder. A deadline in the past: does not
+     * wait. To be had together or not at all.
      */
     int (*lock)(void *impl, const void *holder, int64_t deadline_ns);
     int (*unlock)(void *impl, const void *holder);
@@ -152,6 +154,21 @@ typedef struct tosc_backend tosc_backend;
  * `ops` must outlive the backend.
  */
 tosc_backend *tosc_backend_new(const struct tosc_backend_ops *ops, void *impl);
+
+/*
+ * Leaves a sentence for tosc_error_message() and returns `status`, so that an operation can
+ * `return tosc_backend_fail(TOSC_ESYSTEM, "…")`. The second is for system calls and such
+ * that told an errno: it adds strerror() to the sentence, and returns TOSC_ESYSTEM, or
+ * TOSC_ENOMEM for ENOMEM. A conflict needs no sentence. Do not block; any thread.
+ */
+#if defined(__GNUC__)
+#define TOSC_PRINTF_LIKE __attribute__((format(printf, 2, 3)))
+#else
+#define TOSC_PRINTF_LIKE
+#endif
+int tosc_backend_fail(int status, const char *format, ...) TOSC_PRINTF_LIKE;
+int tosc_backend_fail_errno(int error, const char *format, ...) TOSC_PRINTF_LIKE;
+#undef TOSC_PRINTF_LIKE
 
 /*
  * ---- Backends by URI ----

@@ -1,0 +1,844 @@
+/*
+ * Connections to Ceph clusters.
+ *
+ * There is one connection for each cluster and identity in a process, in a list, counted;
+ * it is shut down when its last link goes. What librados cannot do in a bounded time
+ * (connecting, finding a pool, shutting down) is done by threads that can be given up: each
+ * shares a counted object with whoever waits for it, and cleans up after itself if he has
+ * gone. All signals are blocked in them, and so in the threads that librados makes there:
+ * signals are for the program's threads, whose waits they are to end.
+ *
+ * After a fork the child forgets its parent's connections without touching them, as
+ * librados would hang: what they hold is leaked, and the next use connects anew.
+ *
+ * Time limits are kept by whoever waits, not by librados, as one connection serves backends
+ * with different ones. librados is told to look often whether something that does not
+ * answer is still there, and has limits of its own far beyond ours as a last resort.
+ *
+ * The key is in the connection's identity and nowhere else; no message contains it.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#ifdef HAVE_RADOS
+
+#include "core/ceph_connection.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <rados/librados.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/fileio.h"
+#include "core/fork.h"
+#include "core/lock.h"
+#include "core/sys.h"
+
+#define LAST_RESORT_S "3700"
+#define EXIT_NS (3 * TOSC__SECOND)
+
+enum stage { STAGE_CONF, STAGE_OPTION, STAGE_CONNECT };
+
+struct connection {
+    int refs;          /* guarded by the list's mutex */
+    bool listed;       /* the same */
+    int broken;        /* atomic */
+    tosc_event *ready; /* set when the fields below are final */
+    struct tosc__ceph_identity identity;
+    rados_t cluster; /* NULL: not connected */
+    int error;       /* errno, 0: connected */
+    enum stage stage;
+    struct connection *next;
+};
+
+struct tosc__ceph_link {
+    int refs; /* atomic */
+    unsigned forks;
+    struct connection *connection;
+    rados_ioctx_t io;
+};
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the list, counts */
+static struct connection *connections;
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+static unsigned forks;
+static int closing; /* atomic, futex: threads that close something */
+
+/* ---- fork, exit ---- */
+
+static void
+freeze(struct tosc__fork_node *node)
+{
+    (void)node;
+    pthread_mutex_lock(&mutex);
+}
+
+static void
+thaw(struct tosc__fork_node *node)
+{
+    (void)node;
+    pthread_mutex_unlock(&mutex);
+}
+
+static void
+renew(struct tosc__fork_node *node)
+{
+    (void)node;
+    connections = NULL;
+    closing = 0;
+    forks++;
+    pthread_mutex_unlock(&mutex);
+}
+
+static struct tosc__fork_node fork_node = {
+    .freeze = freeze, .thaw = thaw, .renew = renew};
+
+unsigned
+tosc__ceph_forks(void)
+{
+    return forks;
+}
+
+void
+tosc__ceph_wait_closed(int64_t deadline)
+{
+    int count;
+
+    while ((count = __atomic_load_n(&closing, __ATOMIC_ACQUIRE)) > 0
+           && tosc__now() < deadline) {
+        tosc__futex_wait(&closing, count, deadline);
+    }
+}
+
+/* librados does not like to be torn down by exit() while it works. */
+static void
+at_exit(void)
+{
+    tosc__ceph_wait_closed(tosc__now() + EXIT_NS);
+}
+
+static void
+prepare(void)
+{
+    tosc__fork_add(&fork_node);
+    atexit(at_exit);
+}
+
+/* ---- threads and waiting ---- */
+
+bool
+tosc__ceph_spawn(void *(*job)(void *arg), void *arg)
+{
+    pthread_t thread;
+    sigset_t all;
+    sigset_t before;
+    int error;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, NULL, job, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        pthread_detach(thread);
+    }
+    return error == 0;
+}
+
+int
+tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit)
+{
+    int status = tosc__sleep_on(fd, limit->stop, limit->deadline);
+
+    if (status == TOSC_EINTR && limit->patient
+        && (limit->stop == NULL || !tosc_event_is_set(limit->stop))) {
+        status = 0;
+    }
+    if (status == TOSC_EINTR) {
+        return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+    }
+    return status == 0 && tosc__now() >= limit->deadline ? TOSC_ETIMEDOUT : status;
+}
+
+static int
+wait_for(const tosc_event *event, const struct tosc__ceph_limit *limit)
+{
+    while (!tosc_event_is_set(event)) {
+        int status = tosc__ceph_sleep(tosc_event_fd(event), limit);
+
+        if (status != 0 && !tosc_event_is_set(event)) {
+            return status;
+        }
+    }
+    return 0;
+}
+
+static int
+no_memory(void)
+{
+    return tosc__fail(TOSC_ENOMEM, "not enough memory to connect to a Ceph cluster");
+}
+
+/* ---- identities ---- */
+
+static void
+identity_clear(struct tosc__ceph_identity *identity)
+{
+    if (identity->key != NULL) {
+        explicit_bzero(identity->key, strlen(identity->key));
+    }
+    free(identity->client);
+    free(identity->key);
+    free(identity->keyring);
+    free(identity->conf);
+    free(identity->mon_host);
+}
+
+static bool
+copy(char **to, const char *from)
+{
+    *to = from != NULL ? strdup(from) : NULL;
+    return from == NULL || *to != NULL;
+}
+
+static bool
+identity_copy(struct tosc__ceph_identity *to, const struct tosc__ceph_identity *from)
+{
+    *to = (struct tosc__ceph_identity){.connect_timeout_s = from->connect_timeout_s};
+    return copy(&to->client, from->client) && copy(&to->key, from->key)
+           && copy(&to->keyring, from->keyring) && copy(&to->conf, from->conf)
+           && copy(&to->mon_host, from->mon_host);
+}
+
+static bool
+same(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool
+same_identity(const struct tosc__ceph_identity *a, const struct tosc__ceph_identity *b)
+{
+    return same(a->client, b->client) && same(a->key, b->key)
+           && same(a->keyring, b->keyring) && same(a->conf, b->conf)
+           && same(a->mon_host, b->mon_host);
+}
+
+/* ---- connecting; in a thread of its own ---- */
+
+/* What this version of librados does not know is left. */
+static void
+tune(rados_t cluster, const char *option, const char *value)
+{
+    (void)rados_conf_set(cluster, option, value);
+}
+
+static void
+tune_all(rados_t cluster, int connect_timeout_s)
+{
+    char seconds[16];
+
+    snprintf(seconds, sizeof(seconds), "%d", connect_timeout_s);
+    tune(cluster, "client_mount_timeout", seconds);
+    tune(cluster, "rados_mon_op_timeout", seconds);
+    tune(cluster, "rados_osd_op_timeout", LAST_RESORT_S);
+    tune(cluster, "objecter_timeout", "1");
+    tune(cluster, "objecter_tick_interval", "0.5");
+    /* Submitting must not wait for earlier operations to be answered. */
+    tune(cluster, "objecter_inflight_ops", "65536");
+    tune(cluster, "objecter_inflight_op_bytes", "4294967296");
+    /* A library does not print. */
+    tune(cluster, "log_to_stderr", "false");
+    tune(cluster, "err_to_stderr", "false");
+}
+
+static int
+configure(struct connection *c, rados_t cluster)
+{
+    const struct tosc__ceph_identity *who = &c->identity;
+    int rc = 0;
+
+    c->stage = STAGE_CONF;
+    if (who->conf != NULL || who->mon_host == NULL) {
+        rc = rados_conf_read_file(cluster, who->conf);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    c->stage = STAGE_OPTION;
+    tune_all(cluster, who->connect_timeout_s);
+    if (who->mon_host != NULL) {
+        rc = rados_conf_set(cluster, "mon_host", who->mon_host);
+    }
+    if (rc == 0 && who->keyring != NULL) {
+        rc = rados_conf_set(cluster, "keyring", who->keyring);
+    }
+    if (rc == 0 && who->key != NULL) {
+        rc = rados_conf_set(cluster, "key", who->key);
+        if (rc == 0 && who->keyring == NULL) {
+            rc = rados_conf_set(cluster, "keyring", "");
+        }
+    }
+    return rc;
+}
+
+static int
+connect_cluster(struct connection *c)
+{
+    char name[256];
+    rados_t cluster;
+    int rc;
+
+    c->stage = STAGE_OPTION;
+    snprintf(name, sizeof(name), "client.%s", c->identity.client);
+    rc = rados_create2(&cluster, "ceph", name, 0);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = configure(c, cluster);
+    if (rc == 0) {
+        c->stage = STAGE_CONNECT;
+        rc = rados_connect(cluster);
+    }
+    if (rc < 0) {
+        rados_shutdown(cluster);
+        return rc;
+    }
+    c->cluster = cluster;
+    return 0;
+}
+
+/* With the mutex. */
+static void
+delist(struct connection *c)
+{
+    struct connection **at = &connections;
+
+    if (c->listed) {
+        while (*at != c) {
+            at = &(*at)->next;
+        }
+        *at = c->next;
+        c->listed = false;
+    }
+}
+
+/* May block for long: only in a thread that nobody waits for. */
+static void
+connection_unref(struct connection *c)
+{
+    bool last;
+
+    pthread_mutex_lock(&mutex);
+    last = --c->refs == 0;
+    if (last) {
+        delist(c);
+    }
+    pthread_mutex_unlock(&mutex);
+    if (last) {
+        if (c->cluster != NULL) {
+            rados_shutdown(c->cluster);
+        }
+        identity_clear(&c->identity);
+        tosc_event_free(c->ready);
+        free(c);
+    }
+}
+
+void
+tosc__ceph_closing(int change)
+{
+    __atomic_add_fetch(&closing, change, __ATOMIC_RELEASE);
+    tosc__futex_wake(&closing, INT32_MAX);
+}
+
+static void *
+unref_main(void *arg)
+{
+    connection_unref(arg);
+    tosc__ceph_closing(-1);
+    return NULL;
+}
+
+/* The same for everybody else. Without a thread it stays connected. */
+static void
+connection_drop(struct connection *c)
+{
+    tosc__ceph_closing(1);
+    if (!tosc__ceph_spawn(unref_main, c)) {
+        tosc__ceph_closing(-1);
+    }
+}
+
+static void *
+connect_main(void *arg)
+{
+    struct connection *c = arg;
+    int rc = connect_cluster(c);
+
+    c->error = -rc;
+    if (rc < 0) {
+        pthread_mutex_lock(&mutex);
+        delist(c);
+        pthread_mutex_unlock(&mutex);
+    }
+    tosc_event_set(c->ready);
+    connection_unref(c);
+    return NULL;
+}
+
+static struct connection *
+connection_new(const struct tosc__ceph_identity *identity)
+{
+    struct connection *c = tosc__sys.malloc(sizeof(*c));
+
+    if (c == NULL) {
+        return NULL;
+    }
+    *c = (struct connection){.refs = 2, .listed = true, .ready = tosc_event_new()};
+    if (!identity_copy(&c->identity, identity) || c->ready == NULL) {
+        identity_clear(&c->identity);
+        tosc_event_free(c->ready);
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* One of the list, or a new one that a thread begins to connect. NULL: no memory. */
+static struct connection *
+connection_get(const struct tosc__ceph_identity *identity)
+{
+    struct connection *c;
+
+    pthread_once(&prepared, prepare);
+    pthread_mutex_lock(&mutex);
+    for (c = connections; c != NULL && !same_identity(&c->identity, identity);
+         c = c->next) {
+    }
+    if (c != NULL) {
+        c->refs++;
+    } else if ((c = connection_new(identity)) != NULL) {
+        c->next = connections;
+        connections = c;
+        if (!tosc__ceph_spawn(connect_main, c)) {
+            c->error = EAGAIN;
+            delist(c);
+            c->refs--;
+            tosc_event_set(c->ready);
+        }
+    }
+    pthread_mutex_unlock(&mutex);
+    return c;
+}
+
+/* ---- what went wrong ---- */
+
+static int
+unreachable(const struct tosc__ceph_identity *who, const char *where)
+{
+    return tosc__fail_errno(ETIMEDOUT, where,
+                            "no monitor of the Ceph cluster%s%s answered in time (check "
+                            "mon_host, the network, and whether the monitors run), "
+                            "wanted for",
+                            who->mon_host != NULL ? " at " : "",
+                            who->mon_host != NULL ? who->mon_host : "");
+}
+
+static int
+conf_failed(const struct connection *c, const char *where)
+{
+    const char *conf = c->identity.conf;
+
+    if (conf == NULL && c->error == ENOENT) {
+        return tosc__fail_errno(ENOENT, where,
+                                "there is no ceph.conf in the usual places: give "
+                                "mon_host, or conf, the path of one, for");
+    }
+    return tosc__fail_errno(c->error, conf != NULL ? conf : where,
+                            "cannot read the configuration%s",
+                            conf != NULL ? "" : " of the cluster for");
+}
+
+static int
+connect_failed(const struct connection *c, const char *where)
+{
+    const struct tosc__ceph_identity *who = &c->identity;
+
+    if (c->stage == STAGE_CONF) {
+        return conf_failed(c, where);
+    }
+    switch (c->error) {
+    case ETIMEDOUT:
+        return unreachable(who, where);
+    case EACCES:
+    case EPERM:
+        return tosc__fail_errno(c->error, where,
+                                "the Ceph cluster does not let client.%s in: it has no "
+                                "such user, or the user has another key (check client, "
+                                "and key or keyring), for",
+                                who->client);
+    case EINVAL:
+        if (c->stage == STAGE_CONNECT) {
+            return tosc__fail_errno(EINVAL, where,
+                                    "the %s of client.%s is not usable: a cephx key is "
+                                    "what `ceph auth get-key` prints; or mon_host cannot "
+                                    "be understood; for",
+                                    who->key != NULL ? "key" : "keyring", who->client);
+        }
+        return tosc__fail_errno(EINVAL, where,
+                                "librados refuses client, mon_host or keyring, for");
+    case ENOENT:
+        if (who->keyring != NULL && access(who->keyring, R_OK) != 0) {
+            return tosc__fail_errno(errno, who->keyring, "cannot read the keyring");
+        }
+        return tosc__fail_errno(
+            ENOENT, where,
+            "no key for client.%s was found%s%s (give key, or a "
+            "keyring that has it), or mon_host is an unknown name, for",
+            who->client, who->keyring != NULL ? " in " : "",
+            who->keyring != NULL ? who->keyring : "");
+    default:
+        return tosc__fail_errno(c->error, where,
+                                "cannot connect to the Ceph cluster as client.%s, for",
+                                who->client);
+    }
+}
+
+int
+tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size)
+{
+    switch (error) {
+    case ENOMEM:
+        return tosc__fail(TOSC_ENOMEM, "not enough memory while %s %s", doing, where);
+    case ETIMEDOUT:
+        return tosc__fail_errno(ETIMEDOUT, where,
+                                "the Ceph cluster did not answer in time (check whether "
+                                "its OSDs run and can be reached; `timeout` sets the "
+                                "limit) while %s",
+                                doing);
+    case EPERM:
+    case EACCES:
+        return tosc__fail_errno(error, where,
+                                "the user lacks a capability (needed: mon 'allow r', osd "
+                                "'allow rwx pool=NAME') while %s",
+                                doing);
+    case ENOSPC:
+        return tosc__fail_errno(ENOSPC, where,
+                                "the Ceph cluster is full: add space, or remove "
+                                "something; while %s",
+                                doing);
+    case EDQUOT:
+        return tosc__fail_errno(EDQUOT, where,
+                                "the pool is full or its quota is used up (see `ceph osd "
+                                "pool get-quota`); while %s",
+                                doing);
+    case EMSGSIZE:
+        return tosc__fail_errno(
+            EMSGSIZE, where,
+            "%llu bytes are more than the cluster accepts in one write "
+            "(its osd_max_write_size, 90 MiB unless changed): store "
+            "less, or have it raised; while %s",
+            (unsigned long long)size, doing);
+    case EFBIG:
+        return tosc__fail_errno(
+            EFBIG, where,
+            "the object would be larger than the cluster allows (its "
+            "osd_max_object_size, 128 MiB unless changed): store less, "
+            "or have it raised; while %s",
+            doing);
+    case EOPNOTSUPP:
+        return tosc__fail_errno(EOPNOTSUPP, where,
+                                "the pool does not support what a store needs: use a "
+                                "replicated pool, or an erasure-coded one with "
+                                "allow_ec_overwrites; while %s",
+                                doing);
+    case ENAMETOOLONG:
+        return tosc__fail_errno(ENAMETOOLONG, where,
+                                "the name of the object or namespace is longer than the "
+                                "cluster allows (osd_max_object_name_len, 2048 bytes "
+                                "unless changed): choose a shorter one than");
+    default:
+        return tosc__fail_errno(error, where, "the Ceph cluster refused %s", doing);
+    }
+}
+
+/* ---- pools; in a thread of its own ---- */
+
+struct job {
+    int refs; /* atomic */
+    struct connection *connection;
+    char *pool;
+    char *name_space;
+    tosc_event *done;
+    rados_ioctx_t io; /* NULL: none, or somebody has taken it */
+    int error;
+    bool aligned;
+    struct tosc__ceph_link *checked; /* the pool of this one is to be looked for */
+};
+
+static void
+job_unref(struct job *job, bool may_block)
+{
+    if (__atomic_sub_fetch(&job->refs, 1, __ATOMIC_ACQ_REL) != 0) {
+        return;
+    }
+    if (job->io != NULL) {
+        rados_ioctx_destroy(job->io);
+    }
+    if (job->connection != NULL) {
+        may_block ? connection_unref(job->connection) : connection_drop(job->connection);
+    }
+    tosc__ceph_link_unref(job->checked);
+    free(job->pool);
+    free(job->name_space);
+    tosc_event_free(job->done);
+    free(job);
+}
+
+/* Takes the connection's reference, also when it fails. */
+static struct job *
+job_new(struct connection *c, const char *pool, const char *name_space)
+{
+    struct job *job = tosc__sys.malloc(sizeof(*job));
+
+    if (job == NULL) {
+        if (c != NULL) {
+            connection_drop(c);
+        }
+        return NULL;
+    }
+    *job = (struct job){.refs = 1, .connection = c, .done = tosc_event_new()};
+    if (!copy(&job->pool, pool) || !copy(&job->name_space, name_space)
+        || job->done == NULL) {
+        job_unref(job, false);
+        return NULL;
+    }
+    return job;
+}
+
+static void *
+pool_main(void *arg)
+{
+    struct job *job = arg;
+    int needed = 0;
+    int rc = rados_ioctx_create(job->connection->cluster, job->pool, &job->io);
+
+    if (rc < 0) {
+        job->io = NULL;
+    } else {
+        if (job->name_space != NULL) {
+            rados_ioctx_set_namespace(job->io, job->name_space);
+        }
+        rc = rados_ioctx_pool_requires_alignment2(job->io, &needed);
+    }
+    job->error = -rc;
+    job->aligned = needed != 0;
+    tosc_event_set(job->done);
+    job_unref(job, true);
+    return NULL;
+}
+
+static void *
+check_main(void *arg)
+{
+    struct job *job = arg;
+    char name[1024];
+    int rc = rados_ioctx_get_pool_name(job->checked->io, name, sizeof(name));
+
+    job->error = rc == -ENOENT ? ENOENT : 0;
+    tosc_event_set(job->done);
+    job_unref(job, true);
+    return NULL;
+}
+
+/* Starts a job and waits for it. */
+static int
+run(struct job *job, void *(*main)(void *), const char *where,
+    const struct tosc__ceph_identity *who, const struct tosc__ceph_limit *limit)
+{
+    int status;
+
+    __atomic_add_fetch(&job->refs, 1, __ATOMIC_RELAXED);
+    if (!tosc__ceph_spawn(main, job)) {
+        __atomic_sub_fetch(&job->refs, 1, __ATOMIC_RELAXED);
+        return tosc__fail_errno(EAGAIN, where, "cannot make a thread for");
+    }
+    status = wait_for(job->done, limit);
+    return status == TOSC_ETIMEDOUT ? unreachable(who, where) : status;
+}
+
+static int
+pool_failed(const struct job *job, const char *where)
+{
+    if (job->error == ENOENT) {
+        return tosc__fail_errno(ENOENT, where,
+                                "the Ceph cluster has no pool named %s (an administrator "
+                                "can make it: `ceph osd pool create`), wanted for",
+                                job->pool);
+    }
+    if (job->error == 0) {
+        return tosc__fail_errno(
+            EOPNOTSUPP, where,
+            "pool %s is erasure-coded without overwrites, and a store "
+            "needs them: use a replicated pool, or have `ceph osd pool "
+            "set %s allow_ec_overwrites true` done, for",
+            job->pool, job->pool);
+    }
+    return tosc__ceph_failed(job->error, where, "looking for the pool of", 0);
+}
+
+/* The link that a finished job has made. */
+static int
+link_of(struct job *job, const char *where, struct tosc__ceph_link **ret)
+{
+    struct tosc__ceph_link *link;
+
+    if (job->error != 0 || job->aligned) {
+        return pool_failed(job, where);
+    }
+    link = tosc__sys.malloc(sizeof(*link));
+    if (link == NULL) {
+        return no_memory();
+    }
+    pthread_mutex_lock(&mutex);
+    job->connection->refs++;
+    *link = (struct tosc__ceph_link){
+        .refs = 1, .forks = forks, .connection = job->connection, .io = job->io};
+    pthread_mutex_unlock(&mutex);
+    job->io = NULL;
+    *ret = link;
+    return 0;
+}
+
+int
+tosc__ceph_link_open(const struct tosc__ceph_identity *identity, const char *pool,
+                     const char *name_space, const char *where,
+                     const struct tosc__ceph_limit *limit, struct tosc__ceph_link **ret)
+{
+    struct connection *c = connection_get(identity);
+    struct job *job;
+    int status;
+
+    if (c == NULL) {
+        return no_memory();
+    }
+    status = wait_for(c->ready, limit);
+    if (status == TOSC_ETIMEDOUT) {
+        status = unreachable(&c->identity, where);
+    } else if (status == 0 && c->error != 0) {
+        status = connect_failed(c, where);
+    }
+    if (status != 0) {
+        connection_drop(c);
+        return status;
+    }
+    job = job_new(c, pool, name_space);
+    if (job == NULL) {
+        return no_memory();
+    }
+    status = run(job, pool_main, where, identity, limit);
+    if (status == 0) {
+        status = link_of(job, where, ret);
+    }
+    job_unref(job, false);
+    return status;
+}
+
+int
+tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
+                           const char *where, const struct tosc__ceph_limit *limit)
+{
+    struct job *job = job_new(NULL, pool, NULL);
+    int status;
+
+    if (job == NULL) {
+        return no_memory();
+    }
+    job->checked = tosc__ceph_link_ref(link);
+    status = run(job, check_main, where, &link->connection->identity, limit);
+    if (status == 0 && job->error != 0) {
+        status = pool_failed(job, where);
+    }
+    job_unref(job, false);
+    return status;
+}
+
+/* ---- links ---- */
+
+struct tosc__ceph_link *
+tosc__ceph_link_ref(struct tosc__ceph_link *link)
+{
+    if (link != NULL) {
+        __atomic_fetch_add(&link->refs, 1, __ATOMIC_RELAXED);
+    }
+    return link;
+}
+
+static void *
+close_main(void *arg)
+{
+    struct tosc__ceph_link *link = arg;
+
+    rados_ioctx_destroy(link->io);
+    connection_unref(link->connection);
+    free(link);
+    tosc__ceph_closing(-1);
+    return NULL;
+}
+
+struct tosc__ceph_link *
+tosc__ceph_link_unref(struct tosc__ceph_link *link)
+{
+    if (link == NULL || __atomic_sub_fetch(&link->refs, 1, __ATOMIC_ACQ_REL) != 0) {
+        return NULL;
+    }
+    if (link->forks != forks) {
+        free(link); /* the rest is our parent's */
+        return NULL;
+    }
+    /* The caller may be one of librados's own threads, which would wait for itself. */
+    tosc__ceph_closing(1);
+    if (!tosc__ceph_spawn(close_main, link)) {
+        tosc__ceph_closing(-1);
+    }
+    return NULL;
+}
+
+bool
+tosc__ceph_link_is_usable(const struct tosc__ceph_link *link)
+{
+    return link->forks == forks
+           && __atomic_load_n(&link->connection->broken, __ATOMIC_RELAXED) == 0;
+}
+
+void
+tosc__ceph_link_break(struct tosc__ceph_link *link)
+{
+    __atomic_store_n(&link->connection->broken, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&mutex);
+    delist(link->connection);
+    pthread_mutex_unlock(&mutex);
+}
+
+void *
+tosc__ceph_link_io(const struct tosc__ceph_link *link)
+{
+    return link->io;
+}
+
+void *
+tosc__ceph_link_cluster(const struct tosc__ceph_link *link)
+{
+    return link->connection->cluster;
+}
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * Connections to Ceph clusters, shared within the process, and links to one pool over them.
+ * Private to core; only where librados is.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef TOSC_CORE_CEPH_CONNECTION_H
+#define TOSC_CORE_CEPH_CONNECTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <tosc/sys/backend.h>
+
+/* Which cluster, and who we are there. Strings may be NULL but for the first. */
+struct tosc__ceph_identity {
+    char *client;
+    char *key;
+    char *keyring;
+    char *conf;
+    char *mon_host;
+    int connect_timeout_s; /* no part of the identity */
+};
+
+/* One pool over one connection. Only the count changes, so any thread may use it. */
+struct tosc__ceph_link;
+
+/* How long something may take, and what else ends it. */
+struct tosc__ceph_limit {
+    int64_t deadline;
+    const tosc_event *stop; /* may be NULL */
+    bool patient;           /* signals do not end it */
+};
+
+/*
+ * A link for `where` ("pool/object", for messages), connecting where needed. TOSC_ESYSTEM,
+ * TOSC_EINTR, TOSC_ENOMEM. Blocks up to the limit's deadline.
+ */
+int tosc__ceph_link_open(const struct tosc__ceph_identity *identity, const char *pool,
+                         const char *name_space, const char *where,
+                         const struct tosc__ceph_limit *limit,
+                         struct tosc__ceph_link **ret);
+struct tosc__ceph_link *tosc__ceph_link_ref(struct tosc__ceph_link *link);
+/* The last reference has it closed by another thread. Never blocks; any thread. */
+struct tosc__ceph_link *tosc__ceph_link_unref(struct tosc__ceph_link *link);
+
+/* False after a fork, or when the cluster has shut this connection out. */
+bool tosc__ceph_link_is_usable(const struct tosc__ceph_link *link);
+/* The cluster has shut the connection out: whoever wants one next gets a new one. */
+void tosc__ceph_link_break(struct tosc__ceph_link *link);
+/* Whether the pool is known to be gone; may block as tosc__ceph_link_open. */
+int tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
+                               const char *where, const struct tosc__ceph_limit *limit);
+
+/* rados_ioctx_t and rados_t. */
+void *tosc__ceph_link_io(const struct tosc__ceph_link *link);
+void *tosc__ceph_link_cluster(const struct tosc__ceph_link *link);
+
+/* Something is being closed (1), has been (-1). */
+void tosc__ceph_closing(int change);
+/* Waits for links being closed by other threads, for at most so long. */
+void tosc__ceph_wait_closed(int64_t deadline);
+
+/* How often this process is a child of a fork. */
+unsigned tosc__ceph_forks(void);
+
+/*
+ * Runs `job(arg)` in a thread of its own, all signals blocked, that nobody joins. False: no
+ * thread could be made.
+ */
+bool tosc__ceph_spawn(void *(*job)(void *arg), void *arg);
+
+/*
+ * The failure that `error` (an errno of librados) means for `where`, while `doing` ("reading",
+ * …). `size` is what was to be written, 0: nothing.
+ */
+int tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size);
+
+/* As tosc__sleep_on(), within a limit. TOSC_ETIMEDOUT (without a message) at its end. */
+int tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit);
+
+#endif

@@ -1,0 +1,204 @@
+/*
+ * The keeper: what a Ceph backend has to do at certain times. A thread of its own, made when
+ * it is first needed, that sleeps most of the time.
+ *
+ * While the exclusive lock is held it renews the lease. And it sends notices in a
+ * stream of commits: where one follows the other without a pause, a notice for each would
+ * cost as much as a tenth of the commits themselves, so one is sent every STREAM_NS. A
+ * commit after a pause is always told of at once, by who made it.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#ifdef HAVE_RADOS
+
+#include <signal.h>
+#include <string.h>
+
+#include "core/ceph_backend.h"
+
+#define STREAM_NS (2 * TOSC__MS)
+/* A commit that begins so soon after the last one belongs to a stream, */
+#define BREATH_NS (TOSC__MS / 8)
+/* which is one from this many on. */
+#define STREAM_COMMITS 4
+/* Nobody else has been faster for so long. */
+#define CALM_NS (100 * TOSC__MS)
+
+static void
+renew_lease(struct tosc__ceph *be, const uint8_t *token)
+{
+    struct tosc__ceph_limit now = {.deadline = tosc__now(), .patient = true};
+    struct tosc__ceph_change change = {
+        .lock = TOSC__CEPH_RENEW, .holder = token, .lease_ms = be->lease_ms};
+    struct tosc__ceph_link *link;
+
+    /* Without a link there is no lease of ours to renew either. */
+    if (tosc__ceph_link(be, &now, &link) == 0) {
+        tosc__ceph_change_send(link, be->object, &change);
+        tosc__ceph_link_unref(link);
+    }
+}
+
+static int64_t
+lease_part(const struct tosc__ceph *be)
+{
+    return be->lease_ms * TOSC__MS / 3;
+}
+
+/* With the mutex, which it gives up meanwhile. */
+static void
+do_due(struct tosc__ceph *be, int64_t now)
+{
+    uint8_t token[TOSC__HOLDER_SIZE];
+    tosc_position at = be->notice;
+    bool renew = be->renew_at != 0 && now >= be->renew_at;
+    bool notify = be->notice_at != 0 && now >= be->notice_at;
+
+    memcpy(token, be->token, sizeof(token));
+    if (renew) {
+        be->renew_at = now + lease_part(be);
+    }
+    if (notify) {
+        be->notice_at = 0;
+        be->noticed_at = now;
+    }
+    pthread_mutex_unlock(&be->mutex);
+    if (notify) {
+        tosc__ceph_notify(be, &at);
+    }
+    if (renew) {
+        renew_lease(be, token);
+    }
+    pthread_mutex_lock(&be->mutex);
+}
+
+static void *
+keeper_main(void *arg)
+{
+    struct tosc__ceph *be = arg;
+
+    pthread_mutex_lock(&be->mutex);
+    while (!be->ending) {
+        int64_t next = be->renew_at != 0 ? be->renew_at : TOSC__FOR_EVER;
+        int64_t now = tosc__now();
+
+        if (be->notice_at != 0 && be->notice_at < next) {
+            next = be->notice_at;
+        }
+        if (next <= now) {
+            do_due(be, now);
+        } else if (next == TOSC__FOR_EVER) {
+            pthread_cond_wait(&be->changed, &be->mutex);
+        } else {
+            struct timespec until = tosc__timespec(next);
+
+            pthread_cond_timedwait(&be->changed, &be->mutex, &until);
+        }
+    }
+    pthread_mutex_unlock(&be->mutex);
+    return NULL;
+}
+
+/* With the mutex. False: there is no thread. */
+static bool
+call_keeper(struct tosc__ceph *be)
+{
+    sigset_t all;
+    sigset_t before;
+
+    if (be->has_keeper) {
+        pthread_cond_signal(&be->changed);
+        return true;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    be->has_keeper = pthread_create(&be->keeper, NULL, keeper_main, be) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return be->has_keeper;
+}
+
+/* Without a thread the lease just ends when it ends. */
+void
+tosc__ceph_begin_renewing(struct tosc__ceph *be, const uint8_t *token)
+{
+    pthread_mutex_lock(&be->mutex);
+    memcpy(be->token, token, sizeof(be->token));
+    be->renew_at = tosc__now() + lease_part(be);
+    call_keeper(be);
+    pthread_mutex_unlock(&be->mutex);
+}
+
+/* The keeper need not know at once. */
+void
+tosc__ceph_end_renewing(struct tosc__ceph *be)
+{
+    pthread_mutex_lock(&be->mutex);
+    be->renew_at = 0;
+    pthread_mutex_unlock(&be->mutex);
+}
+
+bool
+tosc__ceph_begin_commit(struct tosc__ceph *be)
+{
+    int64_t now = tosc__now();
+    bool early;
+
+    pthread_mutex_lock(&be->mutex);
+    be->stream = now - be->committed_at < BREATH_NS ? be->stream + 1 : 0;
+    early = be->stream < STREAM_COMMITS && be->notice_at == 0
+            && now - be->overtaken_at > CALM_NS;
+    be->noticed_at = early ? now : be->noticed_at;
+    pthread_mutex_unlock(&be->mutex);
+    return early;
+}
+
+bool
+tosc__ceph_defer_notice(struct tosc__ceph *be, const tosc_position *at, bool noticed)
+{
+    int64_t now = tosc__now();
+    bool deferred = false;
+
+    pthread_mutex_lock(&be->mutex);
+    be->committed_at = now;
+    if (noticed) {
+        deferred = false;
+    } else if (be->notice_at != 0) {
+        be->notice = *at;
+        deferred = true;
+    } else if (be->stream >= STREAM_COMMITS && now < be->noticed_at + STREAM_NS) {
+        be->notice = *at;
+        be->notice_at = be->noticed_at + STREAM_NS;
+        deferred = call_keeper(be);
+        be->notice_at = deferred ? be->notice_at : 0;
+    } else {
+        be->noticed_at = now;
+    }
+    pthread_mutex_unlock(&be->mutex);
+    return deferred;
+}
+
+void
+tosc__ceph_end_keeper(struct tosc__ceph *be)
+{
+    bool join;
+    bool due;
+
+    pthread_mutex_lock(&be->mutex);
+    be->ending = true;
+    join = be->has_keeper;
+    due = be->notice_at != 0;
+    pthread_cond_signal(&be->changed);
+    pthread_mutex_unlock(&be->mutex);
+    if (join) {
+        pthread_join(be->keeper, NULL);
+    }
+    if (due) {
+        tosc__ceph_notify(be, &be->notice);
+    }
+}
+
+#endif

@@ -1,0 +1,330 @@
+/*
+ * Making a change of the object, and finding out what became of one whose reply was lost.
+ *
+ * A change that is not answered in time may have been done, may be done later (by an OSD
+ * that was frozen), or never. To look for its commit id tells the first from the others.
+ * Not finding it proves nothing yet; so a fence is put up: an operation that compares the
+ * guard and sets another one which differs in nothing but its fence. When that succeeds,
+ * the old guard, which the lost change compares with, is gone for good, and the lost change
+ * can never be done. If it fails, the guard has changed, and we look again.
+ *
+ * A commit leads from version V to V + 1, and no store is ever at V + 1 twice. So the question
+ * is which commit made V + 1, and the answer is in the guard, in the records, or, if a
+ * compaction took these away, in the history. Only when that does not reach back far
+ * enough, when the store was deleted, or when the cluster does not answer within the
+ * limit, the outcome is unknown.
+ *
+ * A signal does not end the wait for a change under way at once: the reply mostly is a
+ * millisecond away. After GRACE_NS it does, and the outcome is looked for as briefly.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#ifdef HAVE_RADOS
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/ceph_backend.h"
+#include "core/ceph_frames.h"
+#include "core/error.h"
+#include "core/fileio.h"
+
+#define GRACE_NS TOSC__SECOND
+#define PAUSE_NS (20 * TOSC__MS)
+
+/* ---- making a change ---- */
+
+/* Errors that come from an OSD, or from here, which has not done anything. */
+static bool
+is_refusal(int error)
+{
+    switch (error) {
+    case EPERM:
+    case EACCES:
+    case ENOSPC:
+    case EDQUOT:
+    case EMSGSIZE:
+    case EFBIG:
+    case E2BIG:
+    case EOPNOTSUPP:
+    case EINVAL:
+    case ENAMETOOLONG:
+    case EROFS:
+    case ENOMEM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int
+wait_for(struct tosc__ceph_op *op, const struct tosc__ceph_limit *limit, int *ret_error)
+{
+    struct tosc__ceph_limit part = *limit;
+    int status = tosc__ceph_op_wait(op, limit, ret_error);
+
+    if (status == TOSC_EINTR && !limit->patient) {
+        int64_t grace = tosc__now() + GRACE_NS;
+
+        part.patient = true;
+        part.stop = NULL;
+        part.deadline = part.deadline < grace ? part.deadline : grace;
+        status = tosc__ceph_op_wait(op, &part, ret_error);
+        if (status == TOSC_ETIMEDOUT) {
+            status =
+                tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+        }
+    }
+    return status;
+}
+
+static enum tosc__ceph_outcome
+judge(struct tosc__ceph *be, struct tosc__ceph_link *link,
+      const struct tosc__ceph_change *change, const char *doing, int error,
+      const struct tosc__ceph_limit *limit, int *ret_status)
+{
+    switch (error) {
+    case 0:
+        return TOSC__CEPH_APPLIED;
+    case EBUSY:
+        return TOSC__CEPH_BUSY;
+    case ECANCELED:
+    case EEXIST:
+        return TOSC__CEPH_OVERTAKEN;
+    case ENOENT:
+        *ret_status = tosc__ceph_link_check_pool(link, be->pool, be->where, limit);
+        if (*ret_status == 0 && change->create) {
+            *ret_status = tosc__ceph_failed(ENOENT, be->where, doing, 0);
+        }
+        return *ret_status == 0 ? TOSC__CEPH_OVERTAKEN : TOSC__CEPH_FAILED;
+    case ESHUTDOWN:
+        tosc__ceph_shut_out(be, link);
+        *ret_status = TOSC__CEPH_AGAIN;
+        return TOSC__CEPH_LOST;
+    default:
+        *ret_status = tosc__ceph_failed(error, be->where, doing, change->size);
+        return is_refusal(error) ? TOSC__CEPH_FAILED : TOSC__CEPH_LOST;
+    }
+}
+
+enum tosc__ceph_outcome
+tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
+                 struct tosc__ceph_change *change, const char *doing, bool notify,
+                 const struct tosc__ceph_limit *limit, int *ret_status)
+{
+    enum tosc__ceph_outcome outcome = TOSC__CEPH_FAILED;
+    struct tosc__ceph_link *link;
+    struct tosc__ceph_op *op;
+    int error = 0;
+    int status = tosc__ceph_link(be, limit, &link);
+
+    if (status != 0) {
+        *ret_status = status;
+        return TOSC__CEPH_FAILED;
+    }
+    if (from != NULL) {
+        change->create = !from->exists;
+        change->expect = from->guarded ? &from->guard : NULL;
+    }
+    status = tosc__ceph_change_start(link, be->object, change, &op);
+    if (status == 0) {
+        if (notify) {
+            tosc_position at = tosc__guard_position(change->guard);
+
+            tosc__ceph_notify(be, &at);
+        }
+        status = wait_for(op, limit, &error);
+        tosc__ceph_op_abandon(op);
+        outcome = TOSC__CEPH_LOST;
+        if (status == TOSC_ETIMEDOUT) {
+            status = tosc__ceph_failed(ETIMEDOUT, be->where, doing, 0);
+        } else if (status == 0) {
+            outcome = judge(be, link, change, doing, error, limit, &status);
+        }
+    }
+    tosc__ceph_link_unref(link);
+    *ret_status = status;
+    return outcome;
+}
+
+/* ---- settling ---- */
+
+/* The id of `version` among the records that a look has brought. */
+static bool
+find_in_records(const struct tosc__ceph_seen *seen, const struct tosc__guard *from,
+                int64_t version, uint8_t ret[16])
+{
+    const struct tosc__guard *guard = &seen->state.guard;
+    struct tosc__identity identity;
+    struct tosc__walk walk = {.identity = &identity,
+                              .start = seen->from,
+                              .offset = seen->from > 0 ? seen->from : TOSC__HEADER_SIZE,
+                              .version = guard->base_version};
+
+    if (seen->bytes == NULL) {
+        return false;
+    }
+    walk.bytes = seen->bytes->data;
+    walk.size = seen->bytes->size;
+    if (seen->from == 0) {
+        walk.version--;
+    } else if (seen->from != guard->base_end) {
+        walk.version = from->version;
+    }
+    tosc__identity_init(&identity, guard->store_id, guard->generation);
+    while (tosc__walk_next(&walk)) {
+        /* A base that a compaction has made bears no id. */
+        if (walk.version == version) {
+            static const uint8_t none[16];
+
+            memcpy(ret, walk.record.commit_id, 16);
+            return memcmp(ret, none, sizeof(none)) != 0;
+        }
+    }
+    return false;
+}
+
+static bool
+find_id(struct tosc__ceph *be, const struct tosc__ceph_seen *seen,
+        const struct tosc__guard *from, int64_t version, uint8_t ret[16])
+{
+    const struct tosc__guard *guard = &seen->state.guard;
+    const uint8_t *found = tosc__history_find(&seen->history, version);
+
+    if (guard->version == version) {
+        found = guard->commit_id;
+    }
+    if (found != NULL) {
+        memcpy(ret, found, 16);
+        return true;
+    }
+    if (find_in_records(seen, from, version, ret)) {
+        return true;
+    }
+    pthread_mutex_lock(&be->mutex);
+    found = memcmp(be->state.guard.store_id, guard->store_id, 16) == 0
+                ? tosc__history_find(&be->history, version)
+                : NULL;
+    if (found != NULL) {
+        memcpy(ret, found, 16);
+    }
+    pthread_mutex_unlock(&be->mutex);
+    return found != NULL;
+}
+
+/* Makes sure that no change that was built from `state` can be done any more. */
+static enum tosc__ceph_outcome
+put_up_fence(struct tosc__ceph *be, const struct tosc__ceph_state *state,
+             const struct tosc__ceph_limit *limit)
+{
+    static const uint8_t none[TOSC__HOLDER_SIZE];
+    struct tosc__guard guard = state->guard;
+    struct tosc__ceph_change change = {.guard = &guard, .holder = state->holder};
+    struct tosc__ceph_state after = *state;
+    struct tosc__ceph_mark mark = tosc__ceph_mark(be);
+    enum tosc__ceph_outcome outcome;
+    int status = tosc__random(&guard.fence, sizeof(guard.fence));
+
+    if (status != 0) {
+        return TOSC__CEPH_FAILED;
+    }
+    if (memcmp(state->holder, none, sizeof(none)) == 0) {
+        change.holder = NULL;
+    }
+    outcome = tosc__ceph_apply(be, state, &change, "settling a commit", false, limit, &status);
+    if (outcome == TOSC__CEPH_APPLIED) {
+        after.exists = true;
+        after.guarded = true;
+        after.guard = guard;
+        tosc__ceph_learn(be, &after, NULL, &mark);
+    }
+    return outcome;
+}
+
+/* One look: TOSC__CEPH_AGAIN, 0 (stored), TOSC_ECANCELED: see the enum */
+enum verdict { STORED, NOT_STORED, OTHER_STORED, NOT_TO_BE_FOUND, LOOK_AGAIN };
+
+static enum verdict
+look_for(struct tosc__ceph *be, const struct tosc__ceph_state *from, const uint8_t id[16],
+         const struct tosc__ceph_limit *limit, bool whole)
+{
+    const struct tosc__guard *before = &from->guard;
+    tosc_position known = tosc__guard_position(before);
+    enum verdict verdict = NOT_TO_BE_FOUND;
+    struct tosc__ceph_seen seen;
+    uint8_t found[16];
+
+    if (tosc__ceph_look(be, limit, &known, whole, &seen) != 0) {
+        return tosc__now() < limit->deadline ? LOOK_AGAIN : NOT_TO_BE_FOUND;
+    }
+    if (known.stored
+        && (seen.state.guard.version < known.version
+            || memcmp(seen.state.guard.store_id, known.store_id, 16) != 0)) {
+        verdict = NOT_TO_BE_FOUND; /* another store, or none */
+    } else if (seen.state.guard.version == before->version) {
+        verdict = put_up_fence(be, &seen.state, limit) == TOSC__CEPH_APPLIED ? NOT_STORED
+                                                                             : LOOK_AGAIN;
+    } else if (find_id(be, &seen, before, before->version + 1, found)) {
+        verdict = memcmp(found, id, 16) == 0 ? STORED : OTHER_STORED;
+    } else if (!whole) {
+        verdict = look_for(be, from, id, limit, true);
+    }
+    tosc_blob_unref(seen.bytes);
+    return verdict;
+}
+
+/* The failure that `cause` was, once more. */
+static int
+fail_again(const struct tosc__ceph *be, int cause, int error)
+{
+    if (cause == TOSC_EINTR) {
+        return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+    }
+    return cause == TOSC__CEPH_AGAIN ? cause
+                                     : tosc__ceph_failed(error, be->where, "changing", 0);
+}
+
+int
+tosc__ceph_settle(struct tosc__ceph *be, const struct tosc__ceph_state *from,
+                  const uint8_t id[16], int cause, int64_t deadline)
+{
+    struct tosc__ceph_limit limit = {.deadline = deadline, .patient = true};
+    int error = tosc_error_errno();
+    enum verdict verdict = LOOK_AGAIN;
+    char reason[512];
+
+    snprintf(reason, sizeof(reason), "%s",
+             cause == TOSC__CEPH_AGAIN ? "the cluster shut the connection out"
+                                       : tosc_error_message());
+    if (cause == TOSC_EINTR && limit.deadline > tosc__now() + GRACE_NS) {
+        limit.deadline = tosc__now() + GRACE_NS;
+    }
+    while (verdict == LOOK_AGAIN && tosc__now() < limit.deadline) {
+        verdict = look_for(be, from, id, &limit, false);
+        if (verdict == LOOK_AGAIN) {
+            struct tosc__ceph_limit pause = {.deadline = tosc__now() + PAUSE_NS,
+                                             .patient = true};
+
+            tosc__ceph_sleep(-1, &pause);
+        }
+    }
+    switch (verdict) {
+    case STORED:
+        return 0;
+    case NOT_STORED:
+        return fail_again(be, cause, error);
+    case OTHER_STORED:
+        return TOSC_ECONFLICT;
+    default:
+        return tosc__fail_path(TOSC_EUNKNOWN, be->where,
+                               "it is not known whether a commit to %s was stored: %s",
+                               be->where, reason);
+    }
+}
+
+#endif

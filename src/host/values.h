@@ -1,0 +1,112 @@
+/*
+ * What the files about values share: the names of elements, and finding an element.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef TOSC_HOST_VALUES_H
+#define TOSC_HOST_VALUES_H
+
+#include "host/host.h"
+
+/* ---- names.c ---- */
+
+/* The str for UTF-8 text: new reference, mostly from a cache; NULL with an exception. */
+PyObject *name_of(const char *text, size_t size);
+void names_drop(void);
+/* A new str for a value; TOSC_EINVAL is told for what is not UTF-8. `what` names the argument. */
+int text_new(const char *text, size_t size, const char *what, PyObject **ret);
+
+/* ---- make.c, get.c, ask.c ---- */
+
+/* The same for bytes. */
+int bytes_new(const void *bytes, size_t size, const char *what, PyObject **ret);
+/* Memory of the user's, who frees it, with a NUL byte behind; `ret_size` may be NULL. */
+int memory_copy(const void *bytes, Py_ssize_t size, char **ret, size_t *ret_size);
+int text_copy(PyObject *text, tosc_at at, char **ret, size_t *ret_size);
+/* TOSC_ETYPE, TOSC_ERANGE are told. A bool is no int here. */
+int int64_of(PyObject *object, tosc_at at, int64_t *ret);
+/* An enum tosc_type, or a status. */
+int value_type(PyObject *object);
+
+/* ---- at.c ---- */
+
+/* What an object is to somebody who looks for an element of it. */
+enum shape {
+    SHAPE_DICT,    /* exact dict, DDict */
+    SHAPE_LIST,    /* exact list, DList */
+    SHAPE_TUPLE,   /* tuple and its subclasses */
+    SHAPE_MAPPING, /* anything else that Python treats as a mapping in a match statement */
+    SHAPE_SEQUENCE, /* the same for sequences */
+    SHAPE_LEAF, /* numbers, texts, bytes-likes, None; sets have no named elements either */
+    SHAPE_OBJECT
+};
+enum shape shape_of(PyObject *object);
+
+/* As at_find, but 1: found; 0: there is none, and nothing is told. */
+int at_look(PyObject *object, tosc_at at, PyObject **ret);
+/* name_of for what the caller gave: TOSC_EINVAL if it is not UTF-8. */
+int at_name(const char *text, size_t size, PyObject **ret);
+/* One element. 1 and a new reference; 0: there is none, and nothing is told; or a status. */
+int element_by_key(PyObject *object, PyObject *key, PyObject **ret);
+int element_by_text(PyObject *object, const char *text, size_t size, PyObject **ret);
+int element_by_index(PyObject *object, int64_t index, PyObject **ret);
+int element_by_attribute(PyObject *object, const char *text, size_t size, PyObject **ret);
+int attribute_get(PyObject *object, PyObject *name, PyObject **ret);
+/* TOSC_ENOTFOUND in words, for all but paths; TOSC_ETYPE: the key of a list is no int. */
+int element_missing(PyObject *object, tosc_at at);
+int index_type(PyObject *object, PyObject *key);
+
+/* ---- place.c ---- */
+
+/* Where an element is, or will be. */
+typedef struct Place {
+    PyObject *object;
+    PyObject *key; /* of a dict; an int: index of a list; the name of an attribute */
+    bool attribute;
+} Place;
+
+/* All steps but the last of a path have to be there. Ended by place_free() after success. */
+int place_find(PyObject *object, tosc_at at, Place *ret);
+void place_free(Place *place);
+/* 1 and a new reference; 0: nothing there; or a status. */
+int place_get(const Place *place, PyObject **ret);
+/* `element` NULL: delete. `at`, from which the place was found, is for the message. */
+int place_set(const Place *place, PyObject *element, tosc_at at);
+/* TOSC_ENOTFOUND: there is nothing. */
+int place_missing(const Place *place, tosc_at at);
+/*
+ * What the object will hold for this element: a new reference. Told apart from the change so
+ * that a value that cannot be stored is TOSC_ESERIALIZE.
+ */
+int place_adopt(PyObject *object, PyObject *element, PyObject **ret);
+
+/* ---- path.c ---- */
+
+/* 1 and a new reference; 0: it is not there, told unless `quiet`; or a status. */
+int path_find(PyObject *object, const char *path, bool quiet, PyObject **ret);
+int path_place(PyObject *object, const char *path, Place *ret);
+/* TOSC_ENOTFOUND: the last step, looked for in `object`. */
+int path_missing(const char *path, PyObject *object);
+
+/* ---- value_errors.c ---- */
+
+/*
+ * The exception that is set, which an operation on a value has raised: as host_failed(), but a
+ * TypeError that Python itself raised, not code written in Python, is TOSC_ETYPE.
+ */
+int value_failed(void);
+/*
+ * Is the exception that is set just the answer "there is no such element"? That of an
+ * attribute, or of an item, that was looked up.
+ */
+bool failed_by_attribute(PyObject *object, PyObject *name);
+bool failed_by_item(PyObject *key);
+/* What an object is called in messages: "dict", "int", "Point". */
+const char *type_name(PyObject *object);
+/* Puts into words which element `at` means: "'users/17'", "key 'a'", "index 3". */
+const char *at_words(tosc_at at, char *buffer, size_t size);
+/* TOSC_ETYPE: "<element> is a <type>, not <wanted>". */
+int wrong_type(tosc_at at, PyObject *object, const char *wanted);
+int missing_argument(const char *what);
+
+#endif

@@ -1,0 +1,351 @@
+"""Being told of changes on Ceph, whatever happens to the watch; time limits; interrupts."""
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import signal
+import time
+
+import pytest
+
+import tosc
+from harness import Thread, wait_until
+from opening import CEPH
+from test_ceph_errors import silent_port
+from test_transactional import HOLDER
+
+# So long that within a test only notices can bring news.
+RARELY = 600
+
+
+def two(cluster, name, **options):
+    """Managers with connections of their own: keys given in two ways."""
+    one = tosc.Manager(cluster.backend(name, **options))
+    other = tosc.Manager(cluster.backend(name, key=cluster.key, keyring=None, **options))
+    return one, other
+
+
+# ---- notices ----
+
+def test_news_come_by_notice(cluster, name):
+    """Not by looking now and then."""
+    one, other = two(cluster, name, poll_interval=RARELY)
+    one.write({'n': 0})
+    theirs = other.read()
+    delays = []
+    for n in range(1, 21):
+        one.read()['n'] = n
+        begin = time.monotonic()
+        wait_until(lambda n=n: theirs['n'] == n, what='the change')
+        delays.append(time.monotonic() - begin)
+    assert sorted(delays)[10] < 0.05, delays
+
+
+def test_the_first_write_is_noticed(cluster, name):
+    """There was no object that could be watched."""
+    one, other = two(cluster, name, poll_interval=1)
+    assert other.read(None) is None
+    one.write([1])
+    wait_until(lambda: other.read(None) == [1], timeout=5)
+    begin = time.monotonic()
+    one.read().append(2)
+    wait_until(lambda: other.read() == [1, 2])
+    assert time.monotonic() - begin < 0.9, 'from then on the object is watched'
+
+
+def test_a_lost_notice_is_made_up_for_by_looking(cluster, name, tmp_path):
+    """What is put there without a notice is seen within the poll interval."""
+    source = name + '-source'
+    first = tosc.Manager(cluster.backend(source))
+    first.write({'n': 1})
+    first.close()
+    kept = tmp_path / 'kept'
+    one = tosc.Manager(cluster.backend(name, poll_interval=0.3))
+    one.write({'n': 0})
+    cluster.rados('-p', cluster.pool, 'rm', name)
+    wait_until(lambda: one.read(None) is None, timeout=5, what='the empty store')
+    again = tosc.Manager(cluster.backend(name, key=cluster.key, keyring=None))
+    again.write({'n': 2})
+    wait_until(lambda: one.read(None) == {'n': 2}, timeout=5, what='the new store')
+    again.read()['n'] = 3
+    wait_until(lambda: one.read() == {'n': 3}, timeout=5)
+    assert not kept.exists()
+
+
+def test_an_object_that_is_removed_is_an_empty_store(cluster, name):
+    """The watch goes with the object; a new one is set on the object that comes next."""
+    one, other = two(cluster, name, poll_interval=0.5)
+    one.write({'old': [1]})
+    other.read()
+    cluster.rados('-p', cluster.pool, 'rm', name)
+    wait_until(lambda: one.read(None) is None and other.read(None) is None, timeout=10,
+               what='the empty store')
+    assert one.version is None
+    one.write({'new': [2]})
+    wait_until(lambda: other.read(None) == {'new': [2]}, timeout=10, what='the new object')
+    wait_until(lambda: cluster.watchers(name), timeout=10, what='a watch')
+    for n in range(5):
+        one.read()['new'].append(n)
+    wait_until(lambda: other.read() == {'new': [2, *range(5)]}, timeout=10)
+    with pytest.raises(tosc.TransactionError):
+        with one.transaction():
+            one.read()['lost'] = 1
+            cluster.rados('-p', cluster.pool, 'rm', name)
+            with tosc.Manager(cluster.backend(name)) as third:
+                third.write({'third': 0})
+    wait_until(lambda: other.read(None) == {'third': 0}, timeout=10)
+
+
+@pytest.mark.seconds(100)
+def test_watches_survive_a_restart_of_the_osd(cluster, name):
+    one, other = two(cluster, name, poll_interval=RARELY, timeout=20)
+    one.write({'n': 0})
+    theirs = other.read()
+    with cluster.without_osd():
+        time.sleep(0.5)
+    for n in range(1, 6):
+        tosc.transactional(one)(lambda n=n: one.read().__setitem__('n', n))()
+        wait_until(lambda n=n: theirs['n'] == n, timeout=10, what='the notice')
+
+
+@pytest.mark.seconds(100)
+@pytest.mark.parametrize('who', ['reader', 'writer'])
+def test_a_client_that_is_blocklisted_connects_anew(cluster, name, who, children):
+    """Ceph does that to clients it has given up; only a new connection helps them."""
+    manager = tosc.Manager(cluster.backend(name, timeout=20))
+    manager.write({'n': 0, 'from child': 0})
+    ours = set(cluster.watchers(name))
+    child = children('''
+        manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+        data = manager.read()
+        print('ready')
+        for line in sys.stdin:
+            if line == 'write\\n':
+                while True:
+                    try:
+                        tosc.transactional(manager)(
+                            lambda: data.__setitem__('from child', data['from child'] + 1))()
+                        break
+                    except tosc.UnknownOutcomeError:
+                        raise
+                    except tosc.StorageError as error:
+                        print('#', error, file=sys.stderr)
+                        time.sleep(0.05)
+                print('written')
+            else:
+                wanted = int(line)
+                while data['n'] != wanted:
+                    time.sleep(0.001)
+                print('seen')
+    ''', name, timeout=80)
+    assert child.line() == 'ready'
+    wait_until(lambda: set(cluster.watchers(name)) - ours, what="the child's watch")
+    theirs, = set(cluster.watchers(name)) - ours
+    cluster.ceph('osd', 'blocklist', 'add', theirs, '3600')
+    try:
+        if who == 'writer':
+            child.send('write')
+            assert child.line(40) == 'written'
+            wait_until(lambda: manager.read()['from child'] == 1, timeout=10)
+        for n in range(1, 4):
+            manager.read()['n'] = n
+            child.send(str(n))
+            assert child.line(40) == 'seen'
+        child.send('write')
+        assert child.line(40) == 'written'
+    finally:
+        cluster.ceph('osd', 'blocklist', 'rm', theirs)
+    manager.close()
+
+
+# ---- the exclusive lock ----
+
+@pytest.mark.seconds(100)
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
+def test_a_holder_of_the_lock_that_is_gone_frees_it_after_its_lease(cluster, name, children,
+                                                                    number):
+    """Killed or stuck, it is the same to the others: but for one that wakes up later."""
+    manager = tosc.Manager(cluster.backend(name, lease=2))
+    manager.write({'n': 0})
+    holder = children(HOLDER, CEPH + name, timeout=60)
+    assert holder.line() == 'held'
+    holder.signal(number)
+    begin = time.monotonic()
+    writer = Thread(manager.write, {'n': 'next'})
+    writer.result(20)
+    assert time.monotonic() - begin < 10
+    manager.refresh()['n'] = 'after'
+    if number == signal.SIGSTOP:
+        holder.signal(signal.SIGCONT)
+        holder.send()
+        holder.line()
+        # Its function has run again, or was refused; it has not overwritten what came between.
+        assert holder.wait() in (0, 1)
+    with tosc.Manager(cluster.backend(name)) as fresh:
+        assert fresh.read()['n'] in ('after', 'holder')
+
+
+@pytest.mark.seconds(100)
+def test_a_holder_that_is_alive_keeps_the_lock_beyond_the_lease(cluster, name, children):
+    manager = tosc.Manager(cluster.backend(name, lease=2))
+    manager.write({'n': 0})
+    holder = children(HOLDER, CEPH + name, timeout=60)
+    assert holder.line() == 'held'
+    writer = Thread(manager.write, {'n': 'next'})
+    writer.join(5)
+    assert writer.is_alive(), 'the lock is not renewed'
+    holder.send()
+    assert holder.line(20) == 'done'
+    writer.result(10)
+
+
+# ---- exclusive create ----
+
+def test_of_several_processes_one_creates(cluster, name, children):
+    code = '''
+        backend = open_store('ceph:' + sys.argv[1])
+        print('ready')
+        sys.stdin.readline()
+        print(backend.try_write(sys.argv[2].encode(), None))
+    '''
+    started = [children(code, name, number) for number in range(5)]
+    for child in started:
+        assert child.line() == 'ready'
+    for child in started:
+        child.send()
+    answers = [child.line() for child in started]
+    assert answers.count('True') == 1 and answers.count('False') == 4
+    assert cluster.backend(name).read()[1] == str(answers.index('True')).encode()
+
+
+# ---- time limits ----
+
+def timed(function, error=(tosc.StorageError, tosc.UnknownOutcomeError)):
+    begin = time.monotonic()
+    with pytest.raises(error) as caught:
+        function()
+    return caught.value, time.monotonic() - begin
+
+
+@pytest.mark.seconds(100)
+def test_operations_end_with_their_time_limit_while_the_osd_is_away(cluster, name):
+    backend = cluster.backend(name, timeout=2)
+    version = backend.write(b'x')
+    with cluster.without_osd():
+        error, took = timed(backend.read)
+        assert isinstance(error, TimeoutError) and error.errno == errno.ETIMEDOUT
+        assert 1.5 < took < 6 and 'timeout' in str(error)
+        for change in (lambda: backend.write(b'y'), lambda: backend.try_write(b'y', version)):
+            assert timed(change)[1] < 8
+    # It is back, and the same object goes on; what was given up may have been stored or not.
+    data = backend.read()[1]
+    assert data in (b'x', b'y')
+    assert backend.try_write(b'z', backend.read()[0])
+
+
+@pytest.mark.seconds(100)
+def test_a_manager_goes_on_after_an_outage(cluster, name):
+    one, other = two(cluster, name, timeout=2, poll_interval=1)
+    one.write({'n': 0})
+    theirs = other.read()
+    with cluster.without_osd():
+        error, took = timed(lambda: one.read().__setitem__('n', 1))
+        assert took < 10
+        assert theirs['n'] == 0 and one.read() == {'n': 0}, 'what is in memory can be read'
+    wait_until(lambda: one.refresh() is not None, timeout=10)
+    stored = one.read()['n']
+    if not isinstance(error, tosc.UnknownOutcomeError):
+        assert stored == 0
+    tosc.transactional(one)(lambda: one.read().__setitem__('n', 2))()
+    wait_until(lambda: theirs['n'] == 2, timeout=10)
+
+
+@pytest.mark.seconds(100)
+def test_a_new_backend_while_the_monitor_is_away(cluster, name, children):
+    cluster.backend(name).write(b'x')
+    with cluster.without_mon():
+        out = children('''
+            from opening import ceph_arguments
+            begin = time.monotonic()
+            try:
+                tosc.CephBackend(**ceph_arguments(sys.argv[1], connect_timeout=1))
+            except tosc.StorageError as error:
+                print(isinstance(error, TimeoutError), time.monotonic() - begin < 4)
+        ''', name).check()
+    assert out == 'True True'
+
+
+# ---- Ctrl-C ----
+
+@pytest.mark.seconds(100)
+@pytest.mark.parametrize('what', ['osd', 'frozen'])
+def test_ctrl_c_while_the_cluster_is_down(cluster, name, children, what):
+    """In each call that has to wait for it."""
+    manager = tosc.Manager(cluster.backend(name))
+    manager.write({'n': 0})
+    manager.close()
+    started = [(call, children('''
+        backend = open_store('ceph:' + sys.argv[1])
+        manager = tosc.Manager(backend)
+        data = manager.read()
+        version = backend.read()[0]
+        print('ready')
+        sys.stdin.readline()
+        try:
+            print('waiting')
+            eval(sys.argv[2])
+            print('came through')
+        except KeyboardInterrupt:
+            print('interrupted')
+        os._exit(0)
+    ''', name, call)) for call in (
+        'manager.refresh()', 'data.__setitem__("n", 1)', 'manager.write(1)', 'backend.read()',
+        'backend.write(b"")', 'backend.try_write(b"", version)', 'backend.target_wait()')]
+    for _, child in started:
+        assert child.line() == 'ready'
+    with (cluster.without_osd if what == 'osd' else cluster.frozen_osd)():
+        for _, child in started:
+            child.send()
+            assert child.line() == 'waiting'
+        time.sleep(0.3)
+        for call, child in started:
+            begin = time.monotonic()
+            child.signal(signal.SIGINT)
+            assert child.line(15) == 'interrupted', call
+            assert time.monotonic() - begin < 2, call
+
+
+def test_ctrl_c_while_connecting(children):
+    with silent_port() as address:
+        child = children('''
+            try:
+                print('waiting')
+                tosc.CephBackend('tosc', 'AQAAAAAAAAAAAAAAEAAHBwcHBwcHBwcHBwcHBwcHBw==',
+                                 sys.argv[1], 'pool', 'object', connect_timeout=60)
+            except KeyboardInterrupt:
+                print('interrupted')
+            os._exit(0)
+        ''', address)
+        assert child.line() == 'waiting'
+        time.sleep(0.3)
+        child.signal(signal.SIGINT)
+        assert child.line(5) == 'interrupted'
+
+
+@pytest.mark.seconds(100)
+@pytest.mark.parametrize('ending', ['manager.close()', 'pass', 'sys.exit(0)', 'os._exit(0)'])
+def test_a_process_ends_while_the_cluster_is_down(cluster, name, children, ending):
+    manager = tosc.Manager(cluster.backend(name))
+    manager.write({'n': 0})
+    manager.close()
+    child = children('''
+        manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+        manager.read()
+        print('ready')
+        sys.stdin.readline()
+        exec(sys.argv[2])
+    ''', name, ending)
+    assert child.line() == 'ready'
+    with cluster.without_osd():
+        begin = time.monotonic()
+        child.send()
+        assert child.wait(30) == 0, child.stderr
+        assert time.monotonic() - begin < 8

@@ -1,0 +1,903 @@
+/*
+ * Managers from C: making and ending them, the stored object, backends that C brings, and what
+ * scripts see of all this.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <tosc/tosc.h>
+
+#include "memory_store.h"
+#include "support.h"
+
+/* ---- helpers ---- */
+
+static tosc_manager *
+manager_at(const char *uri)
+{
+    tosc_manager *manager = NULL;
+    ok(tosc_manager_open(uri, NULL, &manager));
+    return manager;
+}
+
+static tosc_value *
+from_json(const char *text)
+{
+    tosc_value *value = NULL;
+    ok(tosc_value_new_json(text, TOSC_TEXT_END, &value));
+    return value;
+}
+
+static void
+write_json(tosc_manager *manager, const char *text)
+{
+    tosc_value *value = from_json(text);
+    ok(tosc_manager_write(manager, value));
+    tosc_value_unref(value);
+}
+
+/* What is stored, read anew from the store. */
+#define stores(manager, json) check_stored((manager), (json), __FILE__, __LINE__)
+
+static void
+check_stored(tosc_manager *manager, const char *json, const char *file, int line)
+{
+    tosc_value *root;
+    char *text;
+    ok(tosc_manager_refresh(manager, &root));
+    ok(tosc_get_json(root, tosc_self(), &text, NULL));
+    if (strcmp(text, json) != 0) {
+        ck_abort_msg("%s:%d: stored is %s, not %s", file, line, text, json);
+    }
+    free(text);
+    tosc_value_unref(root);
+}
+
+static int64_t
+number_at(tosc_value *value, tosc_at at)
+{
+    int64_t number = INT64_MIN;
+    ok(tosc_get_int64(value, at, &number));
+    return number;
+}
+
+/* The script gets the Manager as `m`. */
+static void
+give_to_script(tosc_manager *manager)
+{
+    ok(tosc_host_publish("m", manager));
+    python("import tosc\nm = tosc.shared('m')");
+}
+
+static tosc_manager *
+manager_over(tosc_backend *backend)
+{
+    tosc_manager *manager = NULL;
+    ok(tosc_manager_new(backend, NULL, &manager));
+    tosc_backend_unref(backend);
+    return manager;
+}
+
+/* ---- the stored object ---- */
+
+START_TEST(what_is_written_is_read)
+{
+    host_start();
+    tosc_manager *manager = manager_at("inproc:one");
+    write_json(manager, "{\"n\": 1, \"list\": [1, 2]}");
+    tosc_value *root;
+    tosc_value *again;
+    ok(tosc_manager_read(manager, &root));
+    ck_assert_int_eq(number_at(root, tosc_key("n")), 1);
+    ok(tosc_set_int64(root, tosc_path("list/0"), 7));
+    ok(tosc_manager_read(manager, &again));
+    ck_assert_int_eq(number_at(again, tosc_path("list/0")), 7);
+    stores(manager, "{\"n\": 1, \"list\": [7, 2]}");
+    tosc_value_unref(root);
+    tosc_value_unref(again);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(an_empty_store_is_told)
+{
+    host_start();
+    tosc_manager *manager = manager_at("inproc:empty");
+    tosc_value *untouched = (tosc_value *)&untouched;
+    tosc_value *value = untouched;
+    int64_t version = 7;
+    tosc_scope scope;
+    fails(TOSC_ENOTFOUND, tosc_manager_read(manager, &value));
+    told("nothing is stored");
+    fails(TOSC_ENOTFOUND, tosc_manager_refresh(manager, &value));
+    fails(TOSC_ENOTFOUND, tosc_manager_snapshot(manager, &value));
+    ok(tosc_scope_enter(&scope));
+    fails(TOSC_ENOTFOUND, tosc_manager_borrow(manager, &value));
+    ok(tosc_scope_leave(&scope));
+    ck_assert_ptr_eq(value, untouched);
+    gives(0, tosc_manager_version(manager, &version));
+    ck_assert_int_eq(version, 7);
+    ok(tosc_manager_refresh(manager, NULL));
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_borrowed_root_needs_a_scope_and_ends_with_it)
+{
+    tosc_scope scope;
+    tosc_value *root = NULL;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:borrow");
+    write_json(manager, "[5]");
+    fails(TOSC_EINVAL, tosc_manager_borrow(manager, &root));
+    told("scope");
+    ok(tosc_scope_enter(&scope));
+    ok(tosc_manager_borrow(manager, &root));
+    ck_assert_int_eq(number_at(root, tosc_index(0)), 5);
+    ok(tosc_scope_leave(&scope));
+    int64_t number;
+    fails(TOSC_EINVAL, tosc_get_int64(root, tosc_index(0), &number));
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_snapshot_is_a_copy)
+{
+    tosc_value *copy;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:snapshot");
+    write_json(manager, "{\"list\": [1]}");
+    ok(tosc_manager_snapshot(manager, &copy));
+    ok(tosc_append_int64(copy, tosc_key("list"), 2));
+    stores(manager, "{\"list\": [1]}");
+    fails(TOSC_ETYPE, tosc_manager_is_linked(manager, copy));
+    told("not a distributed object but a plain dict");
+    tosc_value_unref(copy);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(writing_replaces_the_root_under_one_who_holds_it)
+{
+    tosc_value *before;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:replace");
+    write_json(manager, "{\"n\": 1}");
+    ok(tosc_manager_read(manager, &before));
+    gives(1, tosc_manager_is_linked(manager, before));
+    write_json(manager, "[2]");
+    gives(0, tosc_manager_is_linked(manager, before));
+    ok(tosc_set_int64(before, tosc_key("n"), 9)); /* its own affair now */
+    stores(manager, "[2]");
+    tosc_value_unref(before);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(what_cannot_be_stored_is_refused)
+{
+    tosc_value *value;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:refused");
+    write_json(manager, "[1]");
+    ok(tosc_host_eval("(i for i in 'ab')", &value));
+    fails(TOSC_ESERIALIZE, tosc_manager_write(manager, value));
+    told("generator");
+    fails(TOSC_ESERIALIZE, tosc_manager_try_write(manager, value, NULL));
+    stores(manager, "[1]");
+    tosc_value_unref(value);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(try_write_looks_at_the_version)
+{
+    int64_t version = -1;
+    int64_t wrong;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:try");
+    tosc_value *one = from_json("[1]");
+    tosc_value *two = from_json("[2]");
+    wrong = 1;
+    gives(0, tosc_manager_try_write(manager, one, &wrong));
+    gives(1, tosc_manager_try_write(manager, one, NULL));
+    gives(0, tosc_manager_try_write(manager, two, NULL));
+    stores(manager, "[1]");
+    gives(1, tosc_manager_version(manager, &version));
+    wrong = version + 1;
+    gives(0, tosc_manager_try_write(manager, two, &wrong));
+    wrong = INT64_MIN;
+    gives(0, tosc_manager_try_write(manager, two, &wrong));
+    stores(manager, "[1]");
+    gives(1, tosc_manager_try_write(manager, two, &version));
+    stores(manager, "[2]");
+    gives(0, tosc_manager_try_write(manager, one, &version));
+    wrong = version;
+    gives(1, tosc_manager_version(manager, &version));
+    ck_assert(version != wrong);
+    tosc_value_unref(one);
+    tosc_value_unref(two);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(in_a_transaction_try_write_and_version_are_of_its_state)
+{
+    int64_t version;
+    int64_t now;
+    tosc_transaction *tx;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:inside");
+    tosc_manager *other = manager_at("inproc:inside");
+    write_json(manager, "[1]");
+    gives(1, tosc_manager_version(manager, &version));
+    ok(tosc_transaction_begin(manager, &tx));
+    write_json(other, "[2]");
+    ok(tosc_manager_refresh(manager, NULL));
+    gives(1, tosc_manager_version(manager, &now));
+    ck_assert_int_eq(now, version);
+    tosc_value *three = from_json("[3]");
+    gives(1, tosc_manager_try_write(manager, three, &version));
+    gives(0, tosc_manager_try_write(manager, three, NULL));
+    tosc_value *root;
+    ok(tosc_manager_read(manager, &root));
+    ck_assert_int_eq(number_at(root, tosc_index(0)), 3);
+    gives(1, tosc_manager_is_linked(manager, root));
+    fails(TOSC_ECONFLICT, tosc_transaction_commit(tx));
+    gives(0, tosc_manager_is_linked(manager, root));
+    stores(manager, "[2]");
+    tosc_value_unref(root);
+    tosc_value_unref(three);
+    tosc_manager_unref(other);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(dirty_is_what_the_transaction_has_changed)
+{
+    tosc_transaction *tx;
+    tosc_value *root;
+    tosc_value *list;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:dirty");
+    write_json(manager, "{\"list\": []}");
+    ok(tosc_manager_read(manager, &root));
+    ok(tosc_get(root, tosc_key("list"), &list));
+    gives(0, tosc_manager_is_dirty(manager, list));
+    ok(tosc_transaction_begin(manager, &tx));
+    ok(tosc_append_int64(list, tosc_self(), 1));
+    gives(1, tosc_manager_is_dirty(manager, list));
+    gives(0, tosc_manager_is_dirty(manager, root));
+    ok(tosc_transaction_commit(tx));
+    gives(0, tosc_manager_is_dirty(manager, list));
+    tosc_value_unref(list);
+    tosc_value_unref(root);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+/* ---- one store, many users ---- */
+
+START_TEST(scripts_and_c_use_the_same_manager)
+{
+    tosc_value *root;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:shared");
+    write_json(manager, "{\"n\": 1}");
+    give_to_script(manager);
+    python("data = m.read()\n"
+           "data['n'] += 1\n"
+           "data['from'] = 'script'");
+    ok(tosc_manager_read(manager, &root));
+    ck_assert_int_eq(number_at(root, tosc_key("n")), 2);
+    ok(tosc_set_int64(root, tosc_key("n"), 3));
+    ck_assert(python_true("data['n'] == 3 and m.read() is data"));
+    tosc_value_unref(root);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_manager_is_a_value_and_comes_back)
+{
+    tosc_value *value;
+    tosc_value *text;
+    tosc_manager *same;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:value");
+    write_json(manager, "[4]");
+    ok(tosc_manager_value(manager, &value));
+    ok(tosc_manager_of(value, &same));
+    stores(same, "[4]");
+    tosc_manager_unref(same);
+    tosc_value *const values[] = {value};
+    const tosc_arguments arguments = {values, 1, NULL};
+    python("def first(manager): return manager.read()[0]");
+    tosc_value *result;
+    ok(tosc_host_call("__main__:first", &arguments, &result));
+    ck_assert_int_eq(number_at(result, tosc_self()), 4);
+    ok(tosc_value_new_text("no Manager", TOSC_TEXT_END, &text));
+    fails(TOSC_ETYPE, tosc_manager_of(text, &same));
+    told("not a tosc.Manager but a str");
+    tosc_value_unref(text);
+    tosc_value_unref(result);
+    tosc_value_unref(value);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_script_made_manager_can_be_taken)
+{
+    tosc_value *value;
+    tosc_manager *manager;
+    host_start();
+    python("import tosc\n"
+           "class Mine(tosc.Manager): pass\n"
+           "mine = Mine(tosc.InprocBackend())\n"
+           "mine.write({'n': 5})");
+    ok(tosc_host_eval("mine", &value));
+    ok(tosc_manager_of(value, &manager));
+    tosc_value_unref(value);
+    stores(manager, "{\"n\": 5}");
+    python("del mine");
+    stores(manager, "{\"n\": 5}");
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_file_is_shared_with_other_managers_and_processes)
+{
+    char text[1200];
+    host_start();
+    tosc_manager *one = manager_at(store_in("store"));
+    tosc_manager *two = manager_at(store_in("store"));
+    write_json(one, "{\"n\": 1}");
+    stores(two, "{\"n\": 1}");
+    snprintf(text, sizeof(text),
+             "import tosc\n"
+             "m = tosc.Manager(tosc.FileBackend('%s'))\n"
+             "m.read()['n'] += 1",
+             path_in("store"));
+    ck_assert_int_eq(tosc_run(text), 0);
+    stores(one, "{\"n\": 2}");
+    stores(two, "{\"n\": 2}");
+    tosc_manager_unref(one);
+    tosc_manager_unref(two);
+    host_stop();
+}
+END_TEST
+
+static void *
+open_and_count(void *argument)
+{
+    for (int i = 0; i < 10; i++) {
+        tosc_manager *manager = NULL;
+        tosc_value *root = NULL;
+        must(tosc_manager_open(argument, NULL, &manager) == 0);
+        must(tosc_manager_read(manager, &root) == 0);
+        must(tosc_add_int64(root, tosc_key("n"), 1, NULL) == 0);
+        must(tosc_manager_close(manager) == 0);
+        tosc_value_unref(root);
+        tosc_manager_unref(manager);
+    }
+    return NULL;
+}
+
+START_TEST(threads_open_and_close_managers_of_their_own)
+{
+    host_start();
+    char *uri = strdup(store_in("many"));
+    tosc_manager *manager = manager_at(uri);
+    write_json(manager, "{\"n\": 0}");
+    in_threads(6, open_and_count, uri);
+    stores(manager, "{\"n\": 60}");
+    tosc_manager_unref(manager);
+    free(uri);
+    host_stop();
+}
+END_TEST
+
+/* ---- backends ---- */
+
+START_TEST(scripts_see_the_backend_that_c_has_opened)
+{
+    char expression[700];
+    host_start();
+    tosc_manager *manager = manager_at(store_in("seen"));
+    give_to_script(manager);
+    snprintf(
+        expression, sizeof(expression),
+        "type(m.backend) is tosc.FileBackend and m.backend.file_path == '%s' and not "
+        "m.backend.durable",
+        path_in("seen"));
+    ck_assert(python_true(expression));
+    tosc_manager_unref(manager);
+    manager = manager_at("inproc:seen");
+    write_json(manager, "[1]");
+    give_to_script(manager);
+    ck_assert(python_true("type(m.backend) is tosc.InprocBackend"));
+    python("other = tosc.Manager(m.backend)\n"
+           "assert other.read() == [1]\n"
+           "other.read().append(2)\n"
+           "other.close()\n"
+           "assert tosc.Manager(tosc.open_backend('inproc:seen')).read() == [1, 2]");
+    stores(manager, "[1, 2]");
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+/* _i: whether it can append. */
+START_TEST(a_backend_written_in_c_serves_c_and_scripts)
+{
+    struct memory_counts counts = {0};
+    host_start();
+    tosc_backend *backend = memory_store_new(_i != 0, &counts);
+    tosc_manager *one = manager_over(tosc_backend_ref(backend));
+    tosc_manager *two = manager_over(backend);
+    write_json(one, "{\"n\": 1, \"list\": []}");
+    stores(two, "{\"n\": 1, \"list\": []}");
+    give_to_script(two);
+    python("data = m.read()\n"
+           "with m.transaction():\n"
+           "    data['n'] += 1\n"
+           "    data['list'].append('x')\n"
+           "assert m.backend.read()[0] == m.version\n"
+           "third = tosc.Manager(m.backend)\n"
+           "third.read()['n'] += 1");
+    stores(one, "{\"n\": 3, \"list\": [\"x\"]}");
+    stores(two, "{\"n\": 3, \"list\": [\"x\"]}");
+    if (_i == 0) {
+        ck_assert_int_eq(counts.appends, 0);
+        ck_assert_int_ge(counts.writes, 3);
+    } else {
+        ck_assert_int_eq(counts.appends, 2);
+        ck_assert_int_eq(counts.writes, 1);
+    }
+    python("third.close()\ndel third, data, m");
+    ok(tosc_host_publish("m", NULL));
+    tosc_manager_unref(one);
+    tosc_manager_unref(two);
+    python("import gc; gc.collect()");
+    host_stop();
+    ck_assert_int_eq(counts.destroyed, 1);
+}
+END_TEST
+
+START_TEST(a_backend_written_in_c_looks_like_one_to_scripts)
+{
+    host_start();
+    tosc_manager *manager = manager_over(memory_store_new(false, NULL));
+    give_to_script(manager);
+    python(
+        "import copy, pickle\n"
+        "b = m.backend\n"
+        "assert isinstance(b, tosc.BackendBase) and m.backend is b\n"
+        "assert repr(b) == \"<tosc backend 'memory'>\", repr(b)\n"
+        "assert b.read() == (None, None)\n"
+        "assert b.try_write(b'x', 3) is False and b.try_write(b'x', None) is True\n"
+        "version = b.write(b'y')\n"
+        "assert b.read() == (version, b'y') == copy.copy(b).read() == b.copy().read()\n"
+        "b.target_wait(timeout=0)\n"
+        "assert b.target_wait(timeout=0) is False\n"
+        "b.write(b'z')\n"
+        "assert b.target_wait(timeout=1) is True\n"
+        "for wrong, error in [(lambda: type(b)(), TypeError),\n"
+        "                     (lambda: pickle.dumps(b), TypeError),\n"
+        "                     (lambda: b.write('text'), TypeError)]:\n"
+        "    try:\n"
+        "        wrong()\n"
+        "    except error:\n"
+        "        continue\n"
+        "    raise AssertionError(error)\n");
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(an_incomplete_backend_is_refused)
+{
+    static const struct {
+        size_t missing;
+        const char *words;
+    } cases[] = {
+        {offsetof(struct tosc_backend_ops, size), "another version"},
+        {offsetof(struct tosc_backend_ops, name), "no name"},
+        {offsetof(struct tosc_backend_ops, read), "has to have the operations"},
+        {offsetof(struct tosc_backend_ops, write), "has to have the operations"},
+        {offsetof(struct tosc_backend_ops, try_write), "has to have the operations"},
+        {offsetof(struct tosc_backend_ops, wait), "has to have the operations"},
+        {offsetof(struct tosc_backend_ops, unlock), "without the other"},
+    };
+    host_start();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tosc_backend *whole;
+        tosc_manager *manager = NULL;
+        ok(tosc_backend_inproc_new(&whole));
+        struct tosc_backend_ops ops = *tosc_backend_ops(whole);
+        ops.destroy = NULL;
+        memset((char *)&ops + cases[i].missing, 0, sizeof(void *));
+        tosc_backend *part = tosc_backend_new(&ops, tosc_backend_impl(whole));
+        fails(TOSC_EINVAL, tosc_manager_new(part, NULL, &manager));
+        told(cases[i].words);
+        ck_assert_ptr_null(manager);
+        tosc_backend_unref(part);
+        tosc_backend_unref(whole);
+    }
+    host_stop();
+}
+END_TEST
+
+START_TEST(what_a_backend_says_is_told)
+{
+    host_start();
+    tosc_backend *backend = memory_store_new(true, NULL);
+    tosc_manager *manager = manager_over(tosc_backend_ref(backend));
+    write_json(manager, "{\"n\": 1}");
+    tosc_value *root;
+    ok(tosc_manager_read(manager, &root));
+    memory_store_fail(backend, MISHAP_REFUSED);
+    fails(TOSC_ESYSTEM, tosc_set_int64(root, tosc_key("n"), 2));
+    ck_assert_int_eq(number_at(root, tosc_key("n")), 1);
+    memory_store_fail(backend, MISHAP_LOST_REPLY);
+    fails(TOSC_EUNKNOWN, tosc_set_int64(root, tosc_key("n"), 3));
+    stores(manager, "{\"n\": 3}");
+    memory_store_fail(backend, MISHAP_LOST_REQUEST);
+    fails(TOSC_EUNKNOWN, tosc_set_int64(root, tosc_key("n"), 4));
+    stores(manager, "{\"n\": 3}");
+    ok(tosc_set_int64(root, tosc_key("n"), 5));
+    stores(manager, "{\"n\": 5}");
+    tosc_value_unref(root);
+    tosc_manager_unref(manager);
+    tosc_backend_unref(backend);
+    host_stop();
+}
+END_TEST
+
+/* ---- options ---- */
+
+START_TEST(a_key_keeps_others_out)
+{
+    const tosc_manager_options good = {.key = "se\0cret", .key_size = 7};
+    const tosc_manager_options other = {.key = "se", .key_size = 2};
+    tosc_manager *manager;
+    tosc_value *root;
+    host_start();
+    ok(tosc_manager_open(store_in("locked"), &good, &manager));
+    write_json(manager, "[1]");
+    tosc_manager_unref(manager);
+    ok(tosc_manager_open(store_in("locked"), &other, &manager));
+    fails(TOSC_ECORRUPT, tosc_manager_read(manager, &root));
+    tosc_manager_unref(manager);
+    ok(tosc_manager_open(store_in("locked"), NULL, &manager));
+    fails(TOSC_ECORRUPT, tosc_manager_read(manager, &root));
+    tosc_manager_unref(manager);
+    ok(tosc_manager_open(store_in("locked"), &good, &manager));
+    stores(manager, "[1]");
+    tosc_manager_unref(manager);
+    const tosc_manager_options wrong[] = {{.key = ""}, {.key_size = 3}};
+    for (int i = 0; i < 2; i++) {
+        manager = NULL;
+        fails(TOSC_EINVAL, tosc_manager_open(store_in("locked"), &wrong[i], &manager));
+        told("key_size");
+        ck_assert_ptr_null(manager);
+    }
+    host_stop();
+}
+END_TEST
+
+START_TEST(only_allowed_classes_are_loaded)
+{
+    const char *const allowed[] = {"argparse.Namespace", NULL};
+    const char *const none[] = {NULL};
+    const char *const nonsense[] = {"bad.\xff", NULL};
+    tosc_manager_options options = {.allowed_classes = allowed};
+    tosc_manager *manager;
+    tosc_manager *strict;
+    tosc_value *root;
+    host_start();
+    manager = manager_at(store_in("classes"));
+    give_to_script(manager);
+    python("import argparse, types\n"
+           "m.write([argparse.Namespace(x=1)])");
+    ok(tosc_manager_open(store_in("classes"), &options, &strict));
+    ok(tosc_manager_read(strict, &root));
+    tosc_value_unref(root);
+    python("m.read().append(types.SimpleNamespace(x=1))");
+    fails(TOSC_ESERIALIZE, tosc_manager_refresh(strict, &root));
+    told("SimpleNamespace");
+    tosc_manager_unref(strict);
+    options.allowed_classes = none;
+    ok(tosc_manager_open(store_in("classes"), &options, &strict));
+    fails(TOSC_ESERIALIZE, tosc_manager_read(strict, &root));
+    tosc_manager_unref(strict);
+    options.allowed_classes = nonsense;
+    fails(TOSC_EINVAL, tosc_manager_open(store_in("classes"), &options, &strict));
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_wrong_uri_is_told)
+{
+    tosc_manager *manager = NULL;
+    host_start();
+    fails(TOSC_EINVAL, tosc_manager_open("what:ever", NULL, &manager));
+    told("unknown scheme");
+    fails(TOSC_EINVAL, tosc_manager_open(NULL, NULL, &manager));
+    fails(TOSC_EINVAL, tosc_manager_open("file:/tmp/x?colour=red", NULL, &manager));
+    told("colour");
+    fails(TOSC_ESYSTEM, tosc_manager_open("file:/missing/dir/store", NULL, &manager));
+    ck_assert_int_eq(tosc_error_errno(), ENOENT);
+    ck_assert_ptr_null(manager);
+    host_stop();
+}
+END_TEST
+
+/* ---- the end ---- */
+
+START_TEST(a_closed_manager_says_so)
+{
+    tosc_value *root;
+    tosc_transaction *tx;
+    int64_t version;
+    host_start();
+    tosc_manager *manager = manager_at("inproc:closed");
+    write_json(manager, "{\"n\": 1}");
+    ok(tosc_manager_read(manager, &root));
+    give_to_script(manager);
+    ok(tosc_manager_close(manager));
+    ok(tosc_manager_close(manager));
+    ck_assert(python_true("m.closed"));
+    ck_assert_int_eq(number_at(root, tosc_key("n")), 1);
+    fails(TOSC_ECLOSED, tosc_set_int64(root, tosc_key("n"), 2));
+    fails(TOSC_ECLOSED, tosc_manager_read(manager, &root));
+    fails(TOSC_ECLOSED, tosc_manager_refresh(manager, NULL));
+    fails(TOSC_ECLOSED, tosc_manager_snapshot(manager, &root));
+    fails(TOSC_ECLOSED, tosc_manager_write(manager, root));
+    fails(TOSC_ECLOSED, tosc_manager_try_write(manager, root, NULL));
+    fails(TOSC_ECLOSED, tosc_manager_version(manager, &version));
+    fails(TOSC_ECLOSED, tosc_manager_is_linked(manager, root));
+    fails(TOSC_ECLOSED, tosc_manager_is_dirty(manager, root));
+    fails(TOSC_ECLOSED, tosc_transaction_begin(manager, &tx));
+    told("closed");
+    tosc_value_unref(root);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(the_last_reference_ends_it)
+{
+    struct memory_counts counts = {0};
+    host_start();
+    tosc_manager *manager = manager_over(memory_store_new(true, &counts));
+    ck_assert_ptr_eq(tosc_manager_ref(manager), manager);
+    ck_assert_ptr_null(tosc_manager_unref(manager));
+    write_json(manager, "[1]");
+    ck_assert_int_eq(counts.destroyed, 0);
+    give_to_script(manager);
+    tosc_manager_unref(manager);
+    python("assert m.read() == [1]");
+    ok(tosc_host_publish("m", NULL));
+    python("del m\nimport gc; gc.collect()");
+    for (int i = 0; counts.destroyed == 0 && i < 5000; i++) {
+        sleep_us(1000); /* the watcher may be on its way out */
+    }
+    ck_assert_int_eq(counts.destroyed, 1);
+    host_stop();
+}
+END_TEST
+
+START_TEST(stopping_ends_managers_that_are_still_open)
+{
+    struct memory_counts counts = {0};
+    int64_t version;
+    host_start();
+    tosc_manager *manager = manager_over(memory_store_new(true, &counts));
+    write_json(manager, "[1]");
+    host_stop();
+    ck_assert_int_eq(counts.destroyed, 1);
+    fails(TOSC_ECLOSED, tosc_manager_version(manager, &version));
+    fails(TOSC_ECLOSED, tosc_manager_close(manager));
+    ck_assert_ptr_null(tosc_manager_ref(manager));
+    ck_assert_ptr_null(tosc_manager_unref(manager));
+}
+END_TEST
+
+static void
+use_in_child(void *argument)
+{
+    tosc_value *root;
+    must(tosc_manager_refresh(argument, &root) == 0);
+    must(tosc_add_int64(root, tosc_key("n"), 10, NULL) == 0);
+    must(tosc_manager_close(argument) == 0);
+}
+
+START_TEST(a_manager_is_good_in_the_child_of_a_fork)
+{
+    host_start();
+    tosc_manager *manager = manager_at(store_in("forked"));
+    write_json(manager, "{\"n\": 1}");
+    pid_t child = child_start(use_in_child, manager);
+    child_join(child);
+    stores(manager, "{\"n\": 11}");
+    write_json(manager, "[2]");
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(opening_and_closing_leaves_nothing_behind)
+{
+    host_start();
+    int64_t before = 0;
+    for (int i = 0; i < 1200; i++) {
+        tosc_manager *manager = manager_at(i % 2 ? "inproc:again" : store_in("again"));
+        write_json(manager, "{\"list\": [1, 2, 3], \"n\": 1}");
+        tosc_value *root;
+        ok(tosc_manager_read(manager, &root));
+        ok(tosc_add_int64(root, tosc_key("n"), 1, NULL));
+        tosc_value_unref(root);
+        if (i % 3 != 0) {
+            ok(tosc_manager_close(manager));
+        }
+        tosc_manager_unref(manager);
+        if (i == 200) {
+            before = resident_bytes();
+        }
+    }
+    int64_t grown = resident_bytes() - before;
+    ck_assert_msg(sanitized() || grown < 1500000, "grown by %lld bytes",
+                  (long long)grown);
+    host_stop();
+}
+END_TEST
+
+/* ---- misuse ---- */
+
+START_TEST(nothing_works_before_the_start)
+{
+    tosc_manager *manager = NULL;
+    tosc_backend *backend;
+    fails(TOSC_ECLOSED, tosc_manager_open("inproc:x", NULL, &manager));
+    told("tosc_host_start");
+    ok(tosc_backend_inproc_new(&backend));
+    fails(TOSC_ECLOSED, tosc_manager_new(backend, NULL, &manager));
+    tosc_backend_unref(backend);
+    ck_assert_ptr_null(manager);
+}
+END_TEST
+
+/* All functions of a Manager with this handle, each of which has to refuse it. */
+static void
+refused(tosc_manager *manager, tosc_value *value, const char *words)
+{
+    tosc_value *result = NULL;
+    tosc_transaction *tx = NULL;
+    int64_t version;
+    fails(TOSC_EINVAL, tosc_manager_read(manager, &result));
+    told(words);
+    fails(TOSC_EINVAL, tosc_manager_borrow(manager, &result));
+    fails(TOSC_EINVAL, tosc_manager_refresh(manager, &result));
+    fails(TOSC_EINVAL, tosc_manager_refresh(manager, NULL));
+    fails(TOSC_EINVAL, tosc_manager_snapshot(manager, &result));
+    fails(TOSC_EINVAL, tosc_manager_write(manager, value));
+    fails(TOSC_EINVAL, tosc_manager_try_write(manager, value, NULL));
+    fails(TOSC_EINVAL, tosc_manager_version(manager, &version));
+    fails(TOSC_EINVAL, tosc_manager_is_linked(manager, value));
+    fails(TOSC_EINVAL, tosc_manager_is_dirty(manager, value));
+    fails(TOSC_EINVAL, tosc_manager_value(manager, &result));
+    fails(TOSC_EINVAL, tosc_manager_close(manager));
+    fails(TOSC_EINVAL, tosc_transaction_begin(manager, &tx));
+    told(words);
+    ck_assert_ptr_null(result);
+    ck_assert_ptr_null(tx);
+    ck_assert_ptr_null(tosc_manager_unref(manager));
+    ck_assert_ptr_null(tosc_manager_ref(manager));
+}
+
+START_TEST(wrong_handles_are_refused)
+{
+    host_start();
+    tosc_value *value = from_json("[1]");
+    tosc_manager *manager = manager_at("inproc:handles");
+    refused(NULL, value, "manager is NULL");
+    refused((tosc_manager *)value, value, "a handle of a value, not of a Manager");
+    refused((tosc_manager *)&manager, value, "not a handle");
+    tosc_manager_unref(manager);
+    refused(manager, value, "not valid any more");
+    manager = manager_at("inproc:handles");
+    fails(TOSC_EINVAL, tosc_manager_write(manager, NULL));
+    told("value is NULL");
+    fails(TOSC_EINVAL, tosc_manager_write(manager, (tosc_value *)manager));
+    tosc_value_unref(value);
+    fails(TOSC_EINVAL, tosc_manager_try_write(manager, value, NULL));
+    fails(TOSC_EINVAL, tosc_manager_is_linked(manager, value));
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+START_TEST(results_need_a_place)
+{
+    host_start();
+    tosc_manager *manager = manager_at("inproc:places");
+    tosc_backend *backend;
+    tosc_value *value = from_json("[1]");
+    ok(tosc_backend_inproc_new(&backend));
+    fails(TOSC_EINVAL, tosc_manager_new(NULL, NULL, &manager));
+    fails(TOSC_EINVAL, tosc_manager_new(backend, NULL, NULL));
+    fails(TOSC_EINVAL, tosc_manager_open("inproc:x", NULL, NULL));
+    fails(TOSC_EINVAL, tosc_manager_read(manager, NULL));
+    fails(TOSC_EINVAL, tosc_manager_borrow(manager, NULL));
+    fails(TOSC_EINVAL, tosc_manager_snapshot(manager, NULL));
+    fails(TOSC_EINVAL, tosc_manager_version(manager, NULL));
+    fails(TOSC_EINVAL, tosc_manager_value(manager, NULL));
+    fails(TOSC_EINVAL, tosc_manager_of(value, NULL));
+    fails(TOSC_EINVAL, tosc_manager_of(NULL, &manager));
+    fails(TOSC_EINVAL, tosc_transaction_begin(manager, NULL));
+    tosc_value_unref(value);
+    tosc_backend_unref(backend);
+    tosc_manager_unref(manager);
+    host_stop();
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *suite = suite_create("managers");
+    TCase *tests = tcase_create("managers");
+    tcase_add_checked_fixture(tests, directory_make, directory_remove);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, what_is_written_is_read);
+    tcase_add_test(tests, an_empty_store_is_told);
+    tcase_add_test(tests, a_borrowed_root_needs_a_scope_and_ends_with_it);
+    tcase_add_test(tests, a_snapshot_is_a_copy);
+    tcase_add_test(tests, writing_replaces_the_root_under_one_who_holds_it);
+    tcase_add_test(tests, what_cannot_be_stored_is_refused);
+    tcase_add_test(tests, try_write_looks_at_the_version);
+    tcase_add_test(tests, in_a_transaction_try_write_and_version_are_of_its_state);
+    tcase_add_test(tests, dirty_is_what_the_transaction_has_changed);
+    tcase_add_test(tests, scripts_and_c_use_the_same_manager);
+    tcase_add_test(tests, a_manager_is_a_value_and_comes_back);
+    tcase_add_test(tests, a_script_made_manager_can_be_taken);
+    tcase_add_test(tests, a_file_is_shared_with_other_managers_and_processes);
+    tcase_add_test(tests, threads_open_and_close_managers_of_their_own);
+    tcase_add_test(tests, scripts_see_the_backend_that_c_has_opened);
+    tcase_add_loop_test(tests, a_backend_written_in_c_serves_c_and_scripts, 0, 2);
+    tcase_add_test(tests, a_backend_written_in_c_looks_like_one_to_scripts);
+    tcase_add_test(tests, an_incomplete_backend_is_refused);
+    tcase_add_test(tests, what_a_backend_says_is_told);
+    tcase_add_test(tests, a_key_keeps_others_out);
+    tcase_add_test(tests, only_allowed_classes_are_loaded);
+    tcase_add_test(tests, a_wrong_uri_is_told);
+    tcase_add_test(tests, a_closed_manager_says_so);
+    tcase_add_test(tests, the_last_reference_ends_it);
+    tcase_add_test(tests, stopping_ends_managers_that_are_still_open);
+    tcase_add_test(tests, a_manager_is_good_in_the_child_of_a_fork);
+    tcase_add_test(tests, opening_and_closing_leaves_nothing_behind);
+    tcase_add_test(tests, nothing_works_before_the_start);
+    tcase_add_test(tests, wrong_handles_are_refused);
+    tcase_add_test(tests, results_need_a_place);
+    suite_add_tcase(suite, tests);
+    return run_suite(suite);
+}
