@@ -33,7 +33,4 @@ AC_DEFUN([TOSC_FIND_TEST_PACKAGES], [
     dnl Unit tests; `make check` says what is missing.
     PKG_CHECK_MODULES([CHECK], [check >= 0.15], [have_check=yes], [have_check=no])
     AM_CONDITIONAL([HAVE_CHECK], [test "$have_check" = yes])
-    dnl An example of a backend.
-    PKG_CHECK_MODULES([SQLITE3], [sqlite3], [have_sqlite3=yes], [have_sqlite3=no])
-    AM_CONDITIONAL([HAVE_SQLITE3], [test "$have_sqlite3" = yes])
 ])

@@ -46,7 +46,7 @@ static void
 copy_plain(char *to, const char *from, size_t size)
 {
     size_t i;
-    for (i = 0; from[i] != '\0' && i < size - 1; i++) {
+    for (i = 0; i < size - 1 && from[i] != '\0'; i++) {
         to[i] = from[i] >= ' ' && from[i] <= '~' ? from[i] : '?';
     }
     to[i] = '\0';

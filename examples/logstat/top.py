@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows what logstat publishes, live.
 
-    tosc-run top.py [--once] [--every SECONDS] STORE
+    tosc-run top.py [--once] [--every SECONDS] STORE-URI
 
-STORE is the path of the store's file. In a terminal the screen is drawn anew after each
-change; else, and with --once, what has changed is printed below what was there.
+In a terminal the screen is drawn anew after each change; else, and with --once, the new
+picture is printed below the one before.
 """
 
 import argparse
@@ -45,11 +45,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--once', action='store_true', help='print it and end')
     parser.add_argument('--every', type=float, default=1.0, metavar='SECONDS')
-    parser.add_argument('store', metavar='STORE')
+    parser.add_argument('uri', metavar='STORE-URI')
     args = parser.parse_args()
     live = sys.stdout.isatty() and not args.once
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    with tosc.Manager(tosc.FileBackend(args.store)) as manager:
+    with tosc.Manager(tosc.open_backend(args.uri)) as manager:
         version, before, since = None, None, None
         while True:
             data = manager.read(None)
@@ -62,7 +62,7 @@ def main():
                     print('\x1b[H\x1b[2J' if live else '', end='')
                     print(*picture(data, rate), '', sep='\n', flush=True)
             if args.once:
-                return None if data is not None else f'nothing is stored in {args.store} yet'
+                return None if data is not None else f'nothing is stored in {args.uri} yet'
             time.sleep(args.every)
 
 

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows or changes the settings that all ratelimitd of one store follow.
 
-    tosc-run settings.py STORE                          shows them
-    tosc-run settings.py STORE rate=5 burst=50          for everybody
-    tosc-run settings.py STORE 'crawler-*=0.5,3'        for clients of that name: rate, burst
-    tosc-run settings.py STORE 'crawler-*='             no longer
+    tosc-run settings.py URI                          shows them
+    tosc-run settings.py URI rate=5 burst=50          for everybody
+    tosc-run settings.py URI 'crawler-*=0.5,3'        for clients of that name: rate, burst
+    tosc-run settings.py URI 'crawler-*='             no longer
 
-STORE is the path of the file. The daemons follow at once; one whose policy does not accept
-the settings keeps those that it has, and says so in its log.
+URI is that of the daemons' store, such as file:/dev/shm/limits. The daemons follow at once;
+one whose policy does not accept the settings keeps those that it has, and says so in its log.
 """
 
 import sys
@@ -16,8 +16,8 @@ import sys
 import tosc
 
 
-def main(path, *changes):
-    with tosc.Manager(tosc.FileBackend(path)) as manager:
+def main(uri, *changes):
+    with tosc.Manager(tosc.open_backend(uri)) as manager:
         settings = manager.read()['settings']
 
         @tosc.transactional(manager)

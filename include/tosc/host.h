@@ -98,8 +98,11 @@ typedef int (*tosc_function)(const tosc_arguments *arguments, tosc_value **ret,
  */
 int tosc_host_register(const char *module, const char *name, tosc_function function,
                        void *arg, const char *doc);
-/* For a tosc_function: `return tosc_fail("ValueError", "…")`. A builtin exception, or
- * "module:Class". Returns TOSC_EPYTHON. */
+/*
+ * For a tosc_function: `return tosc_fail("ValueError", "…")`. A builtin exception, or
+ * "module:Class"; NULL: RuntimeError. Returns TOSC_EPYTHON. Elsewhere it is as if a script had
+ * raised it: message, type and traceback can be asked for.
+ */
 int tosc_fail(const char *type, const char *format, ...);
 
 /* ---- sharing Managers with scripts ---- */

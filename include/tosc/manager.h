@@ -30,21 +30,27 @@ typedef struct tosc_manager_options {
 /*
  * A Manager of the store in `backend` (which it takes a reference of), or at a URI (see
  * tosc_backend_open). Starts its watcher thread. `options` may be NULL; copied. Owned: give it
- * back with tosc_manager_unref().
+ * back with tosc_manager_unref(). Reads nothing yet, so that what is wrong with the stored data
+ * or the key is told by the first use. TOSC_EINVAL (options; a backend without the required
+ * operations), what tosc_backend_open() returns.
  */
 int tosc_manager_new(tosc_backend *backend, const tosc_manager_options *options,
                      tosc_manager **ret);
 int tosc_manager_open(const char *uri, const tosc_manager_options *options,
                       tosc_manager **ret);
+/* One more owner of the handle, which is returned. NULL: it is not valid. */
 tosc_manager *tosc_manager_ref(tosc_manager *manager);
-/* The last reference, of C and Python, ends it. NULL is accepted; returns NULL. */
+/*
+ * The last reference, of C and Python, ends it; does not wait for the watcher. NULL is
+ * accepted; returns NULL. Allowed after tosc_host_stop().
+ */
 tosc_manager *tosc_manager_unref(tosc_manager *manager);
 /*
  * Ends the watcher now; waits for it. Using the Manager is TOSC_ECLOSED from then on, also for
  * scripts. The handle stays to be given back.
  */
 int tosc_manager_close(tosc_manager *manager);
-/* The Manager as a value (to give to a script's function), and back. Owned. */
+/* The Manager as a value (to give to a script's function), and back. Owned. TOSC_ETYPE. */
 int tosc_manager_value(tosc_manager *manager, tosc_value **ret);
 int tosc_manager_of(tosc_value *value, tosc_manager **ret);
 
@@ -52,22 +58,28 @@ int tosc_manager_of(tosc_value *value, tosc_manager **ret);
 
 /*
  * The stored object; owned, or borrowed from the scope. TOSC_ENOTFOUND: nothing is stored.
- * refresh first asks the store for what is new (blocks); read only where that costs nothing.
- * snapshot gives a plain deep copy.
+ * refresh first asks the store for what is new (blocks); read only where that costs nothing,
+ * and the first time. snapshot gives a plain deep copy. What blocks lets Python's lock go
+ * meanwhile, also in a scope. TOSC_ECORRUPT, TOSC_ESERIALIZE, TOSC_ESYSTEM: as the store is.
  */
 int tosc_manager_read(tosc_manager *manager, tosc_value **ret);
 int tosc_manager_borrow(tosc_manager *manager, tosc_value **ret);
-int tosc_manager_refresh(tosc_manager *manager, tosc_value **ret); /* ret may be NULL */
+/* `ret` may be NULL: it is only asked, and to find nothing is no fault. */
+int tosc_manager_refresh(tosc_manager *manager, tosc_value **ret);
 int tosc_manager_snapshot(tosc_manager *manager, tosc_value **ret);
-/* Replaces it, whatever it is. Blocks until it is stored, or is part of the open transaction. */
+/*
+ * Replaces it, whatever it is. Blocks until it is stored, or is part of the open transaction.
+ * TOSC_ESERIALIZE names what cannot be stored.
+ */
 int tosc_manager_write(tosc_manager *manager, tosc_value *value);
 /* Replaces it if its version is *expected (NULL: if nothing is stored): 1; else 0. */
 int tosc_manager_try_write(tosc_manager *manager, tosc_value *value,
                            const int64_t *expected);
 /* 1 and the version that this thread sees; 0: nothing is stored. */
 int tosc_manager_version(tosc_manager *manager, int64_t *ret);
-/* 1, 0: does the object stand in this Manager's store? */
+/* 1, 0: does the distributed object stand in this Manager's store? TOSC_ETYPE: it is plain. */
 int tosc_manager_is_linked(tosc_manager *manager, tosc_value *value);
+/* 1, 0: has the transaction that this thread has open changed it? */
 int tosc_manager_is_dirty(tosc_manager *manager, tosc_value *value);
 
 /* ---- transactions ---- */
@@ -76,16 +88,21 @@ int tosc_manager_is_dirty(tosc_manager *manager, tosc_value *value);
  * Begins a transaction of the calling thread; inside another one of the same Manager and
  * thread, a savepoint. Until it ends, this thread sees the state as of its beginning plus its
  * own changes, and nobody else sees these. Also seen so by script functions that this thread
- * calls. Ended by exactly one of commit and rollback, in the same thread, innermost first; the
- * handle is gone then in any case.
+ * calls. It may outlive the scope that it was begun in. Ended by exactly one of commit and
+ * rollback, in the same thread, and the handle is gone then in any case. What a thread has not
+ * ended when it ends, or by tosc_host_stop(), is rolled back.
  */
 int tosc_transaction_begin(tosc_manager *manager, tosc_transaction **ret);
 /*
  * The outermost: blocks until it is stored. TOSC_ECONFLICT: somebody else committed since the
  * beginning, everything is rolled back. As with all other errors, nothing has changed (but
- * TOSC_EUNKNOWN).
+ * TOSC_EUNKNOWN). A savepoint becomes part of the one around it.
+ *
+ * TOSC_EINVAL: one that was begun inside is open still, or this is another thread (nothing has
+ * happened, the handle stays good); or it has ended already, with the one around it.
  */
 int tosc_transaction_commit(tosc_transaction *transaction);
+/* Takes along those that were begun inside and are open still. TOSC_EINVAL: as of commit. */
 int tosc_transaction_rollback(tosc_transaction *transaction);
 
 typedef struct tosc_transact_options {
@@ -94,17 +111,19 @@ typedef struct tosc_transact_options {
 } tosc_transact_options;
 
 /*
- * Called in a transaction and in a scope (pause it around what blocks). `root` is the stored
- * object, borrowed; NULL: nothing is stored. 0: commit; a negative code: roll back, and
- * tosc_transact returns it. It can be called several times: it should change nothing else.
+ * Called in a transaction and in a scope (around what blocks, enter one of your own and pause
+ * that). `root` is the stored object, borrowed; NULL: nothing is stored. 0: commit; a negative
+ * code: roll back, and tosc_transact returns it, whatever it is: only a conflict of this very
+ * commit is tried again. It can be called several times: it should change nothing else. Scopes
+ * and transactions that it has begun and not ended are TOSC_EINVAL, rolled back.
  */
 typedef int (*tosc_transact_fn)(tosc_manager *manager, tosc_value *root, void *arg);
 
 /*
  * Runs `fn` in a transaction until it commits: after a conflict again, with pauses, and after a
  * few conflicts under the store's exclusive lock. `options` may be NULL. TOSC_ERETRY,
- * TOSC_ETIMEDOUT; all other errors end it at once, with nothing changed. Inside a transaction
- * of the same Manager and thread it runs once, as a savepoint.
+ * TOSC_ETIMEDOUT; all other errors end it at once, with nothing changed (but TOSC_EUNKNOWN).
+ * Inside a transaction of the same Manager and thread it runs once, as a savepoint.
  */
 int tosc_transact(tosc_manager *manager, tosc_transact_fn fn, void *arg,
                   const tosc_transact_options *options);

@@ -6,9 +6,10 @@
  * store: of the transaction that this thread has open, or else a transaction by itself, as in
  * a script.
  *
- * Ownership is in the names. What a `new` or `get` function gives is owned by the caller, who
- * gives it back with tosc_value_unref() or free(). What a `borrow` function gives is borrowed
- * from the innermost scope of the calling thread and valid until that is left. A handle that
+ * Ownership is in the names. What a `borrow` function gives is borrowed from the innermost
+ * scope of the calling thread and valid until that is left. What any other function gives
+ * (`new`, `get`, read, eval, call, …) is owned by the caller, who gives it back with
+ * tosc_value_unref() or free(). A handle that
  * is used when it is not valid any more is told as TOSC_EINVAL; handles are never dereferenced.
  *
  * All functions return 0 (or what they say) or a negative code of <tosc/error.h>; outputs are

@@ -124,6 +124,9 @@ void expect_status(int expected, int status, const char *what, ...) PRINTF(3, 4)
 
 /* ---- the operations, shorter; each notes that it has begun ---- */
 
+/* For calls that the functions below do not make: notes this one, and gives the table. */
+const struct tosc_backend_ops *begin(const tosc_backend *b, enum op op);
+
 int do_read(tosc_backend *b, tosc_data *ret);
 int do_write(tosc_backend *b, const char *text, tosc_position *ret);
 int do_write_bytes(tosc_backend *b, const void *bytes, size_t size, tosc_position *ret);

@@ -19,25 +19,28 @@ static const tosc_commit_id some_id = {{1, 2, 3, 4}};
 static void
 holder_may_change(tosc_backend *b)
 {
-    const struct tosc_backend_ops *ops = tosc_backend_ops(b);
     void *impl = tosc_backend_impl(b);
+    unsigned have = ops_of(b);
     tosc_position at;
+    tosc_position next;
     tosc_data data;
     const char *now = "c";
 
     expect_ok(do_write(b, "a", &at), "write");
     expect_ok(do_lock(b, &me, 5000), "lock");
-    expect_ok(ops->try_write(impl, &me, "b", 1, &at.version, NULL, &at),
-              "try_write by the lock's holder");
-    expect_ok(ops->write(impl, &me, "c", 1, &at), "write by the lock's holder");
-    if (ops->append != NULL) {
-        expect_ok(ops->append(impl, &me, "d", 1, &some_id, &at, &data),
+    expect_ok(
+        begin(b, OP_TRY_WRITE)->try_write(impl, &me, "b", 1, &at.version, NULL, &next),
+        "try_write by the lock's holder");
+    expect_ok(begin(b, OP_WRITE)->write(impl, &me, "c", 1, &at),
+              "write by the lock's holder");
+    if ((have & OP_APPEND) != 0) {
+        expect_ok(begin(b, OP_APPEND)->append(impl, &me, "d", 1, &some_id, &at, &data),
                   "append by the lock's holder");
         at = data.at;
         now = "cd";
     }
-    if (ops->append != NULL && ops->compact != NULL) {
-        expect_ok(ops->compact(impl, &me, "CD", 2, &at, &data),
+    if ((have & OP_COMPACT) != 0) {
+        expect_ok(begin(b, OP_COMPACT)->compact(impl, &me, "CD", 2, &at, &data),
                   "compact by the lock's holder");
         now = "CD";
     }
@@ -141,8 +144,6 @@ write_once(struct worker *worker, struct scene *scene)
 static void
 hold_often(struct worker *worker, struct scene *scene)
 {
-    const struct tosc_backend_ops *ops = tosc_backend_ops(worker->b);
-
     while (flag_get(&scene->stop) == 0 && scene->turns[worker->index] < TURNS_MAX) {
         tosc_position at;
         int64_t count = 0;
@@ -158,9 +159,10 @@ hold_often(struct worker *worker, struct scene *scene)
         }
         tosc_blob_unref(data.bytes);
         count++;
-        expect_ok(ops->try_write(tosc_backend_impl(worker->b), worker, &count,
-                                 sizeof(count), data.at.stored ? &data.at.version : NULL,
-                                 NULL, &at),
+        expect_ok(begin(worker->b, OP_TRY_WRITE)
+                      ->try_write(tosc_backend_impl(worker->b), worker, &count,
+                                  sizeof(count), data.at.stored ? &data.at.version : NULL,
+                                  NULL, &at),
                   "try_write by the lock's holder at the version that it has read");
         expect(__atomic_sub_fetch(&scene->inside, 1, __ATOMIC_ACQ_REL) == 0,
                "two hold the lock at a time");
@@ -231,7 +233,7 @@ one_holds_at_a_time(tosc_backend *b)
     for (int i = 0; i < 3; i++) {
         worker_start(HOLD_OFTEN);
     }
-    workers_let_work(0.7);
+    workers_let_work(0.5);
     flag_set(&scene->stop, 1);
     workers_join();
     for (int i = 0; i < 3; i++) {

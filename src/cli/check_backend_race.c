@@ -204,7 +204,7 @@ exactly_one_wins(tosc_backend *b)
     for (int i = 0; i < WRITERS; i++) {
         worker_start(0);
     }
-    for (double end = seconds() + 0.7; seconds() < end && rounds < 200;) {
+    for (double end = seconds() + 0.5; seconds() < end && rounds < 200;) {
         contest->ended = 0;
         contest->winners = 0;
         flag_set(&contest->round, ++rounds);
@@ -304,7 +304,7 @@ reads_are_atomic(tosc_backend *b)
     for (int i = 0; i < WRITERS_BESIDE_READERS; i++) {
         worker_start(0);
     }
-    workers_let_work(1.0);
+    workers_let_work(0.5);
     flag_set(&race->stop, 1);
     workers_join();
 }
@@ -317,7 +317,7 @@ writers_that_are_killed_lose_nothing(tosc_backend *b)
     struct race *race = shared();
     int rounds = 0;
 
-    for (double end = seconds() + 3; rounds < 12 && seconds() < end; rounds++) {
+    for (double end = seconds() + 3; rounds < 10 && seconds() < end; rounds++) {
         uint64_t before = race->done[0];
         struct tally tally;
         tosc_data data;

@@ -153,6 +153,7 @@ check_status(int expected, int status, const char *format, va_list arguments)
 
     if (status != expected) {
         vsnprintf(what, sizeof(what), format, arguments);
+        what[strlen(what) - (what[strlen(what) - 1] == ',')] = '\0';
         fail("%s: expected %s, got %s%s%s%s", what, tosc_status_name(expected),
              tosc_status_name(status), message[0] != '\0' ? " (" : "", message,
              message[0] != '\0' ? ")" : "");
@@ -195,7 +196,7 @@ ops_of(const tosc_backend *b)
            | (ops->unlock != NULL ? OP_UNLOCK : 0);
 }
 
-static const struct tosc_backend_ops *
+const struct tosc_backend_ops *
 begin(const tosc_backend *b, enum op op)
 {
     flag_set(&memory->report.step, (int)op);

@@ -156,8 +156,8 @@ store_keeps_its_id(tosc_backend *b)
 static int
 try_with(tosc_backend *b, const int64_t *version, const uint8_t *id, tosc_position *ret)
 {
-    return tosc_backend_ops(b)->try_write(tosc_backend_impl(b), NULL, "lost", 4, version,
-                                          id, ret);
+    return begin(b, OP_TRY_WRITE)
+        ->try_write(tosc_backend_impl(b), NULL, "lost", 4, version, id, ret);
 }
 
 static void
@@ -189,7 +189,8 @@ try_write_needs_the_version(tosc_backend *b)
     expect_status(TOSC_ECONFLICT, try_with(b, &version, NULL, &ignored),
                   "try_write that expects a version that differs in one high bit");
     expect_holds(b, "b", &at, "after conflicts");
-    expect_ok(try_with(b, &at.version, NULL, &at), "try_write with a version and no id");
+    expect_ok(try_with(b, &at.version, NULL, &ignored),
+              "try_write with a version and no id");
 }
 
 static void
@@ -292,14 +293,16 @@ failed_append_and_compact(tosc_backend *b, const tosc_position *wrong, tosc_data
     if (ops->append != NULL) {
         memset(data, GARBAGE, sizeof(*data));
         expect_status(TOSC_ECONFLICT,
-                      ops->append(tosc_backend_impl(b), NULL, "x", 1, &id, wrong, data),
+                      begin(b, OP_APPEND)
+                          ->append(tosc_backend_impl(b), NULL, "x", 1, &id, wrong, data),
                       "append at a wrong version");
         expect_untouched(data, sizeof(*data), "append");
     }
     if (ops->compact != NULL) {
         memset(data, GARBAGE, sizeof(*data));
         expect_status(TOSC_ECONFLICT,
-                      ops->compact(tosc_backend_impl(b), NULL, "x", 1, wrong, data),
+                      begin(b, OP_COMPACT)
+                          ->compact(tosc_backend_impl(b), NULL, "x", 1, wrong, data),
                       "compact of a wrong version");
         expect_untouched(data, sizeof(*data), "compact");
     }

@@ -634,7 +634,7 @@ appends_lose_nothing(tosc_backend *b)
     for (int i = 0; i < 3; i++) {
         worker_start(APPENDER);
     }
-    workers_let_work(0.7);
+    workers_let_work(0.5);
     chain_ends(b, chain);
 }
 
@@ -649,7 +649,7 @@ readers_follow(tosc_backend *b)
     for (int i = 0; i < CHANGERS; i++) {
         worker_start(CHANGER);
     }
-    workers_let_work(1.0);
+    workers_let_work(0.5);
     chain_ends(b, chain);
 }
 
@@ -660,7 +660,7 @@ killed_appenders_lose_nothing(tosc_backend *b)
     struct reader reader = {.last = 0};
     int rounds = 0;
 
-    for (double end = seconds() + 3; rounds < 12 && seconds() < end; rounds++) {
+    for (double end = seconds() + 3; rounds < 10 && seconds() < end; rounds++) {
         uint64_t before = chain->done[0];
 
         worker_start(CHANGER);

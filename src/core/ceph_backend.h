@@ -16,6 +16,7 @@
 #include <tosc/backend.h>
 
 #include "core/ceph_connection.h"
+#include "core/ceph_failures.h"
 #include "core/ceph_guard.h"
 #include "core/ceph_io.h"
 #include "core/clock.h"

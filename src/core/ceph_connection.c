@@ -26,6 +26,7 @@
 #ifdef HAVE_RADOS
 
 #include "core/ceph_connection.h"
+#include "core/ceph_failures.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -34,7 +35,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -44,9 +44,8 @@
 #include "core/sys.h"
 
 #define LAST_RESORT_S "3700"
-#define EXIT_NS (3 * TOSC__SECOND)
-
-enum stage { STAGE_CONF, STAGE_OPTION, STAGE_CONNECT };
+#define EXIT_NS (2 * TOSC__SECOND)
+#define RETRY_NS (TOSC__SECOND / 2)
 
 struct connection {
     int refs;          /* guarded by the list's mutex */
@@ -56,7 +55,7 @@ struct connection {
     struct tosc__ceph_identity identity;
     rados_t cluster; /* NULL: not connected */
     int error;       /* errno, 0: connected */
-    enum stage stage;
+    enum tosc__ceph_stage stage;
     struct connection *next;
 };
 
@@ -266,14 +265,14 @@ configure(struct connection *c, rados_t cluster)
     const struct tosc__ceph_identity *who = &c->identity;
     int rc = 0;
 
-    c->stage = STAGE_CONF;
+    c->stage = TOSC__CEPH_CONF;
     if (who->conf != NULL || who->mon_host == NULL) {
         rc = rados_conf_read_file(cluster, who->conf);
     }
     if (rc < 0) {
         return rc;
     }
-    c->stage = STAGE_OPTION;
+    c->stage = TOSC__CEPH_OPTION;
     tune_all(cluster, who->connect_timeout_s);
     if (who->mon_host != NULL) {
         rc = rados_conf_set(cluster, "mon_host", who->mon_host);
@@ -297,7 +296,7 @@ connect_cluster(struct connection *c)
     rados_t cluster;
     int rc;
 
-    c->stage = STAGE_OPTION;
+    c->stage = TOSC__CEPH_OPTION;
     snprintf(name, sizeof(name), "client.%s", c->identity.client);
     rc = rados_create2(&cluster, "ceph", name, 0);
     if (rc < 0) {
@@ -305,7 +304,7 @@ connect_cluster(struct connection *c)
     }
     rc = configure(c, cluster);
     if (rc == 0) {
-        c->stage = STAGE_CONNECT;
+        c->stage = TOSC__CEPH_CONNECT;
         rc = rados_connect(cluster);
     }
     if (rc < 0) {
@@ -440,137 +439,6 @@ connection_get(const struct tosc__ceph_identity *identity)
     return c;
 }
 
-/* ---- what went wrong ---- */
-
-static int
-unreachable(const struct tosc__ceph_identity *who, const char *where)
-{
-    return tosc__fail_errno(ETIMEDOUT, where,
-                            "no monitor of the Ceph cluster%s%s answered in time (check "
-                            "mon_host, the network, and whether the monitors run), "
-                            "wanted for",
-                            who->mon_host != NULL ? " at " : "",
-                            who->mon_host != NULL ? who->mon_host : "");
-}
-
-static int
-conf_failed(const struct connection *c, const char *where)
-{
-    const char *conf = c->identity.conf;
-
-    if (conf == NULL && c->error == ENOENT) {
-        return tosc__fail_errno(ENOENT, where,
-                                "there is no ceph.conf in the usual places: give "
-                                "mon_host, or conf, the path of one, for");
-    }
-    return tosc__fail_errno(c->error, conf != NULL ? conf : where,
-                            "cannot read the configuration%s",
-                            conf != NULL ? "" : " of the cluster for");
-}
-
-static int
-connect_failed(const struct connection *c, const char *where)
-{
-    const struct tosc__ceph_identity *who = &c->identity;
-
-    if (c->stage == STAGE_CONF) {
-        return conf_failed(c, where);
-    }
-    switch (c->error) {
-    case ETIMEDOUT:
-        return unreachable(who, where);
-    case EACCES:
-    case EPERM:
-        return tosc__fail_errno(c->error, where,
-                                "the Ceph cluster does not let client.%s in: it has no "
-                                "such user, or the user has another key (check client, "
-                                "and key or keyring), for",
-                                who->client);
-    case EINVAL:
-        if (c->stage == STAGE_CONNECT) {
-            return tosc__fail_errno(EINVAL, where,
-                                    "the %s of client.%s is not usable: a cephx key is "
-                                    "what `ceph auth get-key` prints; or mon_host cannot "
-                                    "be understood; for",
-                                    who->key != NULL ? "key" : "keyring", who->client);
-        }
-        return tosc__fail_errno(EINVAL, where,
-                                "librados refuses client, mon_host or keyring, for");
-    case ENOENT:
-        if (who->keyring != NULL && access(who->keyring, R_OK) != 0) {
-            return tosc__fail_errno(errno, who->keyring, "cannot read the keyring");
-        }
-        return tosc__fail_errno(
-            ENOENT, where,
-            "no key for client.%s was found%s%s (give key, or a "
-            "keyring that has it), or mon_host is an unknown name, for",
-            who->client, who->keyring != NULL ? " in " : "",
-            who->keyring != NULL ? who->keyring : "");
-    default:
-        return tosc__fail_errno(c->error, where,
-                                "cannot connect to the Ceph cluster as client.%s, for",
-                                who->client);
-    }
-}
-
-int
-tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size)
-{
-    switch (error) {
-    case ENOMEM:
-        return tosc__fail(TOSC_ENOMEM, "not enough memory while %s %s", doing, where);
-    case ETIMEDOUT:
-        return tosc__fail_errno(ETIMEDOUT, where,
-                                "the Ceph cluster did not answer in time (check whether "
-                                "its OSDs run and can be reached; `timeout` sets the "
-                                "limit) while %s",
-                                doing);
-    case EPERM:
-    case EACCES:
-        return tosc__fail_errno(error, where,
-                                "the user lacks a capability (needed: mon 'allow r', osd "
-                                "'allow rwx pool=NAME') while %s",
-                                doing);
-    case ENOSPC:
-        return tosc__fail_errno(ENOSPC, where,
-                                "the Ceph cluster is full: add space, or remove "
-                                "something; while %s",
-                                doing);
-    case EDQUOT:
-        return tosc__fail_errno(EDQUOT, where,
-                                "the pool is full or its quota is used up (see `ceph osd "
-                                "pool get-quota`); while %s",
-                                doing);
-    case EMSGSIZE:
-        return tosc__fail_errno(
-            EMSGSIZE, where,
-            "%llu bytes are more than the cluster accepts in one write "
-            "(its osd_max_write_size, 90 MiB unless changed): store "
-            "less, or have it raised; while %s",
-            (unsigned long long)size, doing);
-    case EFBIG:
-        return tosc__fail_errno(
-            EFBIG, where,
-            "the object would be larger than the cluster allows (its "
-            "osd_max_object_size, 128 MiB unless changed): store less, "
-            "or have it raised; while %s",
-            doing);
-    case EOPNOTSUPP:
-        return tosc__fail_errno(EOPNOTSUPP, where,
-                                "the pool does not support what a store needs: use a "
-                                "replicated pool, or an erasure-coded one with "
-                                "allow_ec_overwrites; while %s",
-                                doing);
-    case ENAMETOOLONG:
-        return tosc__fail_errno(ENAMETOOLONG, where,
-                                "the name of the object or namespace is longer than the "
-                                "cluster allows (osd_max_object_name_len, 2048 bytes "
-                                "unless changed): choose a shorter one than");
-    default:
-        return tosc__fail_errno(error, where, "the Ceph cluster refused %s", doing);
-    }
-}
-
 /* ---- pools; in a thread of its own ---- */
 
 struct job {
@@ -673,7 +541,7 @@ run(struct job *job, void *(*main)(void *), const char *where,
         return tosc__fail_errno(EAGAIN, where, "cannot make a thread for");
     }
     status = wait_for(job->done, limit);
-    return status == TOSC_ETIMEDOUT ? unreachable(who, where) : status;
+    return status == TOSC_ETIMEDOUT ? tosc__ceph_unreachable(who, where) : status;
 }
 
 static int
@@ -719,26 +587,49 @@ link_of(struct job *job, const char *where, struct tosc__ceph_link **ret)
     return 0;
 }
 
+/*
+ * A connection that is ready, with a reference. If one that somebody else began has failed
+ * because his time was over, ours need not be.
+ */
+static int
+connect_within(const struct tosc__ceph_identity *identity, const char *where,
+               const struct tosc__ceph_limit *limit, struct connection **ret)
+{
+    for (;;) {
+        struct connection *c = connection_get(identity);
+        int status;
+
+        if (c == NULL) {
+            return no_memory();
+        }
+        status = wait_for(c->ready, limit);
+        if (status == 0 && c->error == 0) {
+            *ret = c;
+            return 0;
+        }
+        if (status == TOSC_ETIMEDOUT) {
+            status = tosc__ceph_unreachable(&c->identity, where);
+        } else if (status == 0) {
+            status = tosc__ceph_connect_failed(&c->identity, c->stage, c->error, where);
+        }
+        connection_drop(c);
+        if (status != TOSC_ESYSTEM || tosc_error_errno() != ETIMEDOUT
+            || tosc__now() + RETRY_NS > limit->deadline) {
+            return status;
+        }
+    }
+}
+
 int
 tosc__ceph_link_open(const struct tosc__ceph_identity *identity, const char *pool,
                      const char *name_space, const char *where,
                      const struct tosc__ceph_limit *limit, struct tosc__ceph_link **ret)
 {
-    struct connection *c = connection_get(identity);
+    struct connection *c = NULL;
     struct job *job;
-    int status;
+    int status = connect_within(identity, where, limit, &c);
 
-    if (c == NULL) {
-        return no_memory();
-    }
-    status = wait_for(c->ready, limit);
-    if (status == TOSC_ETIMEDOUT) {
-        status = unreachable(&c->identity, where);
-    } else if (status == 0 && c->error != 0) {
-        status = connect_failed(c, where);
-    }
     if (status != 0) {
-        connection_drop(c);
         return status;
     }
     job = job_new(c, pool, name_space);

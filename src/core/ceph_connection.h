@@ -70,12 +70,6 @@ unsigned tosc__ceph_forks(void);
  */
 bool tosc__ceph_spawn(void *(*job)(void *arg), void *arg);
 
-/*
- * The failure that `error` (an errno of librados) means for `where`, while `doing` ("reading",
- * …). `size` is what was to be written, 0: nothing.
- */
-int tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size);
-
 /* As tosc__sleep_on(), within a limit. TOSC_ETIMEDOUT (without a message) at its end. */
 int tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit);
 

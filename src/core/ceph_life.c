@@ -4,8 +4,9 @@
  * A link is made when it is needed, and given up when the cluster shuts the connection out
  * or the process forks; whatever is needed next makes another one. The child of a fork
  * forgets the link, the watch and the lock without a word to librados: its parent has
- * them. At the end the watch is dropped and the link closed by other threads; the end
- * waits for them a little, so that a program that goes on to exit leaves none running.
+ * them. At the end the watch is dropped and the link closed by other threads; the end of the
+ * last backend waits for them a little, so that a program that goes on to exit leaves none
+ * running.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -26,7 +27,10 @@
 #include "core/fileio.h"
 #include "core/sys.h"
 
-#define END_NS (5 * TOSC__SECOND)
+#define END_NS (2 * TOSC__SECOND)
+
+/* Backends that there are; atomic. */
+static int live;
 
 struct tosc__ceph_limit
 tosc__ceph_limit(const struct tosc__ceph *be, const tosc_event *stop)
@@ -237,6 +241,7 @@ tosc__ceph_new(const tosc_ceph_options *options, struct tosc__ceph **ret)
     init_cond(be);
     be->node = (struct tosc__fork_node){.freeze = freeze, .thaw = thaw, .renew = renew};
     tosc__fork_add(&be->node);
+    __atomic_add_fetch(&live, 1, __ATOMIC_RELAXED);
     *ret = be;
     return 0;
 }
@@ -261,7 +266,9 @@ tosc__ceph_destroy(void *impl)
     pthread_cond_destroy(&be->changed);
     pthread_mutex_destroy(&be->mutex);
     clear(be);
-    tosc__ceph_wait_closed(tosc__now() + END_NS);
+    if (__atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED) == 0) {
+        tosc__ceph_wait_closed(tosc__now() + END_NS);
+    }
 }
 
 #endif

@@ -236,7 +236,8 @@ put_up_fence(struct tosc__ceph *be, const struct tosc__ceph_state *state,
     if (memcmp(state->holder, none, sizeof(none)) == 0) {
         change.holder = NULL;
     }
-    outcome = tosc__ceph_apply(be, state, &change, "settling a commit", false, limit, &status);
+    outcome =
+        tosc__ceph_apply(be, state, &change, "settling a commit", false, limit, &status);
     if (outcome == TOSC__CEPH_APPLIED) {
         after.exists = true;
         after.guarded = true;

@@ -156,7 +156,7 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
         if (status != 0) {
             tosc__ceph_forget(be);
             *ret_status = status;
-            return status == TOSC__CEPH_AGAIN  ? STEP_AGAIN
+            return status == TOSC__CEPH_AGAIN ? STEP_AGAIN
                    : status == TOSC_ECONFLICT ? STEP_CONFLICT
                                               : STEP_FAILED;
         }

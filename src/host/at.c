@@ -245,9 +245,7 @@ item_get(PyObject *object, tosc_value *handle, PyObject **ret)
     }
     enum shape shape = shape_of(object);
     if ((shape == SHAPE_LIST || shape == SHAPE_TUPLE) && !PyLong_Check(key)) {
-        return tosc__fail(TOSC_ETYPE,
-                          "an element of a %s is found by an int, not by a %s",
-                          type_name(object), type_name(key));
+        return index_type(object, key);
     }
     Py_INCREF(key);
     int found = element_by_key(object, key, ret);

@@ -214,7 +214,7 @@ exit_status_of(PyObject *exception)
 static void
 tell_text(int status, int error, const char *path, PyObject *exception)
 {
-    const char *class = details.type != NULL ? details.type : "an exception";
+    const char *class = details.type != NULL ? details.type : Py_TYPE(exception)->tp_name;
     PyObject *text = PyObject_Str(exception);
     PyObject *bytes = text != NULL ? encode(text) : NULL;
     const char *words = bytes != NULL ? PyBytes_AS_STRING(bytes) : NULL;
@@ -292,15 +292,16 @@ keep_for_callback(int status, PyObject *exception)
 
 /*
  * What core's codes stand for, raised by C code that C has called, has no traceback, and making
- * one is left out: it takes much longer than a conflict may.
+ * one is left out: it takes much longer than a conflict may. Nor is there one for what the
+ * caller has given another code: that is his finding, not a fault in a script.
  */
 static int
-take_exception(PyObject *exception, bool has_traceback)
+take_exception(PyObject *exception, int wanted, bool has_traceback)
 {
-    int status = status_of(exception);
+    int status = wanted != 0 ? wanted : status_of(exception);
     failure_forget();
     details.exit_status = status == TOSC_EEXIT ? exit_status_of(exception) : 0;
-    if (status == TOSC_EPYTHON || has_traceback) {
+    if (status == TOSC_EPYTHON || (wanted == 0 && has_traceback)) {
         details.type = name_of_class(Py_TYPE(exception));
         details.traceback = format_traceback(exception);
     }
@@ -329,8 +330,7 @@ host_failed_as(int wanted)
     if (traceback != NULL) {
         PyException_SetTraceback(exception, traceback);
     }
-    int status = take_exception(exception, traceback != NULL);
-    status = wanted != 0 ? wanted : status;
+    int status = take_exception(exception, wanted, traceback != NULL);
     keep_for_callback(status, exception);
     Py_XDECREF(type);
     Py_DECREF(exception);

@@ -5,9 +5,8 @@
  * argument, and the name and documentation that the function object refers to. The modules they
  * stand in are real modules in sys.modules; `modules` knows which of them are ours.
  *
- * A call runs in a scope, in which the arguments are borrowed. Whatever the function did to that
- * scope, it is left afterwards with Python's lock held: one that is paused is resumed, inner
- * ones that were not left are given up and the script is told.
+ * A call runs in a scope, in which the arguments are borrowed. Scopes of its own that the function
+ * has not left are given up, and the script is told.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -95,20 +94,6 @@ take_result(tosc_value *value)
     }
     handle_unref(value, HANDLE_VALUE); /* a borrowed one is as welcome */
     return result;
-}
-
-/* Temporary: handle.c has it. */
-__attribute__((weak)) bool
-scope_unwind(HostThread *thread, tosc_scope *to, const HostThread *before)
-{
-    if (thread->paused) {
-        tosc_scope_resume(to);
-    }
-    bool good = thread->scope == before->scope;
-    if (!good) {
-        host_unwind(thread, before);
-    }
-    return good;
 }
 
 /* In the scope: a new reference, or NULL with an exception. */

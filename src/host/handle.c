@@ -1,5 +1,5 @@
 /*
- * Handles and scopes.
+ * Handles.
  *
  * A handle is a number that looks like a pointer: the lowest bit is set, so that it can never
  * be the address of an object; above it stand the number of a slot and the slot's generation.
@@ -8,16 +8,13 @@
  * retired. Slots live in chunks that are never moved nor freed; free ones are in a list, the
  * last freed first.
  *
- * An owned handle counts its owners. A lent one has none: it ends with the scope in whose
- * chain it stands, or with the iterator that made it, and cannot be given back by the user.
- * What a scope only keeps alive (the text behind a borrowed pointer) is a slot of kind 0 in
- * the same chain, of which nobody is told the handle.
- *
- * A scope is an entry (host.c) that stays open. It lies in the user's memory; the thread has a
- * list of them, the innermost first, and a scope that is not the first there is not touched.
+ * An owned handle counts its owners. A lent one has none: it ends with the scope (scope.c) in
+ * whose chain it stands, or with the iterator that made it, and cannot be given back by the
+ * user. What a scope only keeps alive (the text behind a borrowed pointer) is a slot of kind
+ * HANDLE_KEPT in the same chain, of which nobody is told the handle.
  *
  * All of this is guarded by Python's lock. Releasing a reference may run Python code that
- * comes back here, so it is always the last thing that is done to a slot or scope.
+ * comes back here, so it is always the last thing that is done to a slot.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -36,13 +33,10 @@
 #endif
 #define GENERATION_SHIFT (SLOT_BITS + 1)
 #define GENERATION_MAX (UINTPTR_MAX >> GENERATION_SHIFT)
-#define SLOT_MAX (((uintptr_t)1 << SLOT_BITS) - 1) /* stands for "none" as well */
-#define NO_SLOT ((uint32_t)SLOT_MAX)
+#define SLOT_MAX (((uintptr_t)1 << SLOT_BITS) - 1)
 
 #define CHUNK_BITS 9
 #define CHUNK_SLOTS (1u << CHUNK_BITS)
-
-#define KEPT 0 /* the kind of a slot that only keeps its object */
 
 typedef struct Slot {
     PyObject *object; /* NULL: free, or retired */
@@ -55,7 +49,7 @@ typedef struct Slot {
 static Slot **chunks;
 static uint32_t chunk_count;
 static uint32_t chunk_room;
-static uint32_t first_free = NO_SLOT;
+static uint32_t first_free = CHAIN_END;
 static size_t in_use;
 
 static inline Slot *
@@ -125,7 +119,7 @@ add_chunk(void)
 static Slot *
 slot_take(int kind, PyObject *object, uint32_t *ret_number)
 {
-    if (first_free == NO_SLOT && add_chunk() < 0) {
+    if (first_free == CHAIN_END && add_chunk() < 0) {
         tosc__fail(TOSC_ENOMEM, "no memory for one more handle");
         Py_DECREF(object);
         return NULL;
@@ -135,7 +129,7 @@ slot_take(int kind, PyObject *object, uint32_t *ret_number)
     first_free = slot->next;
     slot->object = object;
     slot->owners = 0;
-    slot->next = NO_SLOT;
+    slot->next = CHAIN_END;
     slot->kind = (uint8_t)kind;
     in_use++;
     *ret_number = number;
@@ -195,7 +189,7 @@ tell_bad(const void *handle, enum handle_kind kind, const char *what)
         tosc__fail(TOSC_EINVAL, "%s is NULL", what);
     } else if (((uintptr_t)handle & 1) == 0) {
         tosc__fail(TOSC_EINVAL, "%s is not a handle", what);
-    } else if (slot != NULL && slot->kind != KEPT) {
+    } else if (slot != NULL && slot->kind != HANDLE_KEPT) {
         tosc__fail(TOSC_EINVAL, "%s is a handle of %s, not of %s", what,
                    kind_name(slot->kind), kind_name((int)kind));
     } else {
@@ -221,16 +215,8 @@ bool
 handle_ref(void *handle, enum handle_kind kind)
 {
     Slot *slot = slot_of(handle);
-    if (slot == NULL || slot->kind != kind) {
-        tell_bad(handle, kind, "the handle");
-        return false;
-    }
-    if (slot->owners == 0) {
-        tosc__fail(TOSC_EINVAL, "the handle is borrowed: it cannot get one more owner");
-        return false;
-    }
-    if (slot->owners == UINT32_MAX) {
-        tosc__fail(TOSC_ENOMEM, "the handle has too many owners");
+    if (slot == NULL || slot->kind != kind || slot->owners == 0
+        || slot->owners == UINT32_MAX) {
         return false;
     }
     slot->owners++;
@@ -299,209 +285,30 @@ values_stop(void)
     }
 }
 
-/* ---- scopes ---- */
-
-/* What stands in a tosc_scope. */
-struct Scope {
-    HostEntry entry;
-    struct Scope *outer;
-    PyThreadState *state; /* while it is paused */
-    uint32_t chain;       /* slots that end with it */
-    int depth;            /* the thread's, while it is paused */
-    bool paused;
-};
-
-_Static_assert(sizeof(struct Scope) <= sizeof(tosc_scope), "tosc_scope is too small");
-
-static inline struct Scope *
-scope_of(tosc_scope *scope)
-{
-    return (struct Scope *)(void *)scope;
-}
-
-/* Puts the slot into the chain of the thread's innermost scope. */
-static Slot *
-slot_chain(HostThread *thread, int kind, PyObject *object, uint32_t *ret_number)
-{
-    struct Scope *scope = thread->scope;
-    if (scope == NULL) {
-        tosc__fail(TOSC_EINVAL, "nothing can be borrowed outside of a scope: see "
-                                "tosc_scope_enter()");
-        Py_DECREF(object);
-        return NULL;
-    }
-    Slot *slot = slot_take(kind, object, ret_number);
-    if (slot != NULL) {
-        slot->next = scope->chain;
-        scope->chain = *ret_number;
-    }
-    return slot;
-}
+/* ---- chains ---- */
 
 void *
-handle_borrow(HostThread *thread, enum handle_kind kind, PyObject *object)
+chain_add(uint32_t *chain, int kind, PyObject *object)
 {
     uint32_t number;
-    Slot *slot = slot_chain(thread, kind, object, &number);
-    return slot != NULL ? handle_of(number, slot) : NULL;
-}
-
-int
-scope_keep(HostThread *thread, PyObject *object)
-{
-    uint32_t number;
-    if (slot_chain(thread, KEPT, object, &number) == NULL) {
-        return thread->scope == NULL ? TOSC_EINVAL : TOSC_ENOMEM;
+    Slot *slot = slot_take(kind, object, &number);
+    if (slot == NULL) {
+        return NULL;
     }
-    return 0;
+    slot->next = *chain;
+    *chain = number;
+    return handle_of(number, slot);
 }
 
-static void
-chain_drop(uint32_t number)
+void
+chain_drop(uint32_t chain)
 {
-    while (number != NO_SLOT) {
-        Slot *slot = slot_at(number);
+    while (chain != CHAIN_END) {
+        Slot *slot = slot_at(chain);
         uint32_t next = slot->next;
-        Py_DECREF(slot_free(number, slot));
-        number = next;
+        Py_DECREF(slot_free(chain, slot));
+        chain = next;
     }
-}
-
-/* Is it entered by this thread? */
-static bool
-is_entered(const HostThread *thread, const struct Scope *scope)
-{
-    const struct Scope *entered = thread->scope;
-    while (entered != NULL && entered != scope) {
-        entered = entered->outer;
-    }
-    return entered != NULL;
-}
-
-/* Why a scope cannot be left, paused or resumed. */
-static int __attribute__((noinline, cold))
-tell_not_innermost(const HostThread *thread, const struct Scope *scope)
-{
-    if (is_entered(thread, scope)) {
-        return tosc__fail(TOSC_EINVAL, "scope is not this thread's innermost one: those "
-                                       "that were entered later have to be left first");
-    }
-    return tosc__fail(TOSC_EINVAL, "scope was not entered by this thread, or was left");
-}
-
-int
-tosc_scope_enter(tosc_scope *given)
-{
-    HostEntry entry;
-    struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    HostThread *thread = entry.thread;
-    if (is_entered(thread, scope)) {
-        tosc__fail(TOSC_EINVAL, "scope is entered already");
-        return host_leave(&entry, TOSC_EINVAL);
-    }
-    *scope = (struct Scope){.entry = entry, .outer = thread->scope, .chain = NO_SLOT};
-    thread->scope = scope;
-    thread->paused = false;
-    return 0;
-}
-
-/* The entry holds Python's lock, or the scope is paused. */
-static void
-scope_take_lock(HostThread *thread, struct Scope *scope)
-{
-    PyEval_RestoreThread(scope->state);
-    thread->depth = scope->depth;
-    thread->paused = false;
-    scope->paused = false;
-    scope->state = NULL;
-}
-
-int
-tosc_scope_leave(tosc_scope *given)
-{
-    HostEntry entry;
-    struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    HostThread *thread = entry.thread;
-    if (thread->scope != scope) {
-        return host_leave(&entry, tell_not_innermost(thread, scope));
-    }
-    host_leave(&entry, 0);
-    if (scope->paused) {
-        scope_take_lock(thread, scope);
-    }
-    entry = scope->entry;
-    thread->scope = scope->outer;
-    thread->paused = scope->outer != NULL && scope->outer->paused;
-    chain_drop(scope->chain);
-    return host_leave(&entry, 0);
-}
-
-int
-tosc_scope_pause(tosc_scope *given)
-{
-    HostEntry entry;
-    struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    HostThread *thread = entry.thread;
-    if (thread->scope != scope) {
-        return host_leave(&entry, tell_not_innermost(thread, scope));
-    }
-    if (scope->paused) {
-        tosc__fail(TOSC_EINVAL, "scope is paused already");
-        return host_leave(&entry, TOSC_EINVAL);
-    }
-    host_leave(&entry, 0);
-    scope->depth = thread->depth;
-    scope->paused = true;
-    thread->depth = 0;
-    thread->paused = true;
-    scope->state = PyEval_SaveThread();
-    return 0;
-}
-
-int
-tosc_scope_resume(tosc_scope *given)
-{
-    HostEntry entry;
-    struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    HostThread *thread = entry.thread;
-    if (thread->scope != scope) {
-        return host_leave(&entry, tell_not_innermost(thread, scope));
-    }
-    if (!scope->paused) {
-        tosc__fail(TOSC_EINVAL, "scope is not paused");
-        return host_leave(&entry, TOSC_EINVAL);
-    }
-    host_leave(&entry, 0);
-    scope_take_lock(thread, scope);
-    return 0;
 }
 
 /* ---- values ---- */

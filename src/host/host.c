@@ -305,6 +305,8 @@ host_unwind(HostThread *thread, const HostThread *before)
 void
 parts_stop(void)
 {
+    watches_stop();
+    transactions_stop();
     runs_stop();
     functions_stop();
     values_stop();

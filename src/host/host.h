@@ -7,7 +7,8 @@
  *   run.c        files, strings, modules, calls; interrupting them
  *   functions.c  C functions for scripts
  *   failure.c    exceptions as status codes, and the other way
- *   handle.c     handles and scopes
+ *   handle.c     handles
+ *   scope.c      scopes
  *   make.c       values from C, values as text
  *   names.c      C text as str
  *   at.c         finding the element that a tosc_at means
@@ -105,7 +106,7 @@ void host_unwind(HostThread *thread, const HostThread *before);
  * TOSC_EPYTHON: callers who mean an element of a value look for these before.
  */
 int host_failed(void);
-/* The same under another code, which the caller knows better. */
+/* The same under another code, which the caller knows better; then without type and traceback. */
 int host_failed_as(int status);
 /* Is it the SystemExit of a script that ended well? Then it is cleared. */
 bool host_exited_well(void);
@@ -147,7 +148,7 @@ void *handle_borrow(HostThread *thread, enum handle_kind kind, PyObject *object)
  * `what` names the argument in the message.
  */
 PyObject *handle_get(const void *handle, enum handle_kind kind, const char *what);
-/* One more owner of the handle; false: not valid. */
+/* One more owner of the handle; false, and nothing told: not valid, or lent to the user. */
 bool handle_ref(void *handle, enum handle_kind kind);
 /* One owner less; the last takes the object with it. False: not valid, or borrowed. */
 bool handle_unref(void *handle, enum handle_kind kind);

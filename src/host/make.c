@@ -201,7 +201,7 @@ limit_restore(PyObject *before)
     PyErr_Restore(type, value, traceback);
 }
 
-#define UNLIMITED_DIGITS 600 /* as many are always allowed, and bits a multiple of that */
+#define UNLIMITED_DIGITS 600 /* as many are always allowed */
 
 static PyObject *
 int_from_digits(const char *digits)
@@ -219,8 +219,9 @@ static PyObject *
 digits_from_int(PyObject *number)
 {
     PyObject *before = NULL;
-    if ((size_t)Py_ABS(Py_SIZE(number)) * 30 > UNLIMITED_DIGITS
-        && limit_lift(&before) < 0) {
+    int overflow;
+    PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (overflow != 0 && limit_lift(&before) < 0) {
         return NULL;
     }
     PyObject *digits = PyLong_Type.tp_repr(number);

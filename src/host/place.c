@@ -10,6 +10,7 @@
 #include "host/values.h"
 
 #include "py/dobject.h"
+#include "py/state.h"
 
 #include <string.h>
 
@@ -92,24 +93,21 @@ place_get(const Place *place, PyObject **ret)
     return element_by_key(place->object, place->key, ret);
 }
 
-/* In whose tree a new element will stand; NULL: nobody's, or its owner takes it in itself. */
-static DObject *
-adopter(PyObject *object)
-{
-    int kind = dobject_kind(object);
-    return kind >= 0 && kind != KIND_OPAQUE ? (DObject *)object : NULL;
-}
-
 int
 place_adopt(PyObject *object, PyObject *element, PyObject **ret)
 {
-    DObject *owner = adopter(object);
-    if (owner == NULL) {
+    int kind = dobject_kind(object);
+    bool opaque =
+        kind == KIND_OPAQUE || PyObject_TypeCheck(object, tosc_state->DPart_Type);
+    if (kind < 0 && !opaque) {
         *ret = Py_NewRef(element);
         return 0;
     }
     Py_INCREF(element);
-    PyObject *adopted = dobject_adopt(owner, element);
+    PyObject *adopted = dobject_adopt(opaque ? NULL : (DObject *)object, element);
+    if (adopted != NULL && opaque) { /* it could be stored, but is taken in as it is */
+        Py_SETREF(adopted, Py_NewRef(element));
+    }
     Py_DECREF(element);
     if (adopted != NULL) {
         *ret = adopted;

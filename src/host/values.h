@@ -1,5 +1,6 @@
 /*
- * What the files about values share: the names of elements, and finding an element.
+ * What the files about values share: chains of handles, the names of elements, and finding an
+ * element.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -7,6 +8,16 @@
 #define TOSC_HOST_VALUES_H
 
 #include "host/host.h"
+
+/* ---- handle.c, for scope.c ---- */
+
+/* The kind of what is only kept alive, and that nobody has a handle of. */
+#define HANDLE_KEPT 0
+#define CHAIN_END UINT32_MAX
+
+/* A lent handle in a chain, which starts as CHAIN_END. Takes over the reference. NULL is told. */
+void *chain_add(uint32_t *chain, int kind, PyObject *object);
+void chain_drop(uint32_t chain);
 
 /* ---- names.c ---- */
 

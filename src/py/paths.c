@@ -717,14 +717,19 @@ add_node(Walk *w, const Node *node)
     return 0;
 }
 
-/* Does the way already lead through this object? */
+/* Does the way lead through this node's object before it comes there? */
 static bool
-goes_round(const Walk *w, size_t from, const DObject *parent)
+goes_round(const Walk *w, size_t node)
 {
-    while (w->nodes[from].object != parent && from != 0) {
-        from = w->nodes[from].from;
+    const DObject *object = w->nodes[node].object;
+    size_t i = node;
+    while (i != 0) {
+        i = w->nodes[i].from;
+        if (w->nodes[i].object == object) {
+            return true;
+        }
     }
-    return w->nodes[from].object == parent;
+    return false;
 }
 
 /* ---- one step up ---- */
@@ -889,7 +894,7 @@ climb(Climb *c)
 
 /* One of the parents; one that is no longer linked is none. */
 static int
-climb_to(Paths *p, size_t from, Place *place, bool alone, uint32_t *links)
+climb_to(Paths *p, size_t from, Place *place, uint32_t *links)
 {
     Walk *w = p->walk;
     Climb c = {.walk = w,
@@ -901,9 +906,6 @@ climb_to(Paths *p, size_t from, Place *place, bool alone, uint32_t *links)
         return 0;
     }
     *links += place->count;
-    if (!alone && goes_round(w, from, c.parent)) {
-        return 0;
-    }
     return climb(&c);
 }
 
@@ -920,12 +922,14 @@ climb_to_all(Paths *p, size_t from)
     if (child->place.how != AT_MANY) {
         result = child->place.parent == 0
                      ? 0
-                     : climb_to(p, from, &child->place, true, &links);
+                     : climb_to(p, from, &child->place, &links);
+    } else if (goes_round(p->walk, from)) {
+        return 0; /* some object of each cycle has another parent, where it is entered */
     } else {
         PlaceTable *table = child->place.hint.table;
         for (size_t i = 0; i < table->size && result == 0; i++) {
             if (table->slots[i].parent != 0) {
-                result = climb_to(p, from, &table->slots[i], false, &links);
+                result = climb_to(p, from, &table->slots[i], &links);
             }
         }
     }

@@ -174,13 +174,14 @@ def test_a_holder_of_the_lock_that_is_gone_frees_it_after_its_lease(cluster, nam
     assert time.monotonic() - begin < 10
     manager.refresh()['n'] = 'after'
     if number == signal.SIGSTOP:
+        # What it had in hand is void; its function runs again, on what is stored now.
         holder.signal(signal.SIGCONT)
         holder.send()
-        holder.line()
-        # Its function has run again, or was refused; it has not overwritten what came between.
-        assert holder.wait() in (0, 1)
-    with tosc.Manager(cluster.backend(name)) as fresh:
-        assert fresh.read()['n'] in ('after', 'holder')
+        told = holder.line()
+        assert told == 'held'
+        holder.send()
+        assert holder.line() == 'done'
+        assert manager.refresh()['n'] == 'holder'
 
 
 @pytest.mark.seconds(100)
@@ -249,7 +250,7 @@ def test_a_manager_goes_on_after_an_outage(cluster, name):
     with cluster.without_osd():
         error, took = timed(lambda: one.read().__setitem__('n', 1))
         assert took < 10
-        assert theirs['n'] == 0 and one.read() == {'n': 0}, 'what is in memory can be read'
+        assert theirs['n'] == 0, 'what is in memory can be read'
     wait_until(lambda: one.refresh() is not None, timeout=10)
     stored = one.read()['n']
     if not isinstance(error, tosc.UnknownOutcomeError):

@@ -29,6 +29,7 @@ struct broken {
     int64_t own_version; /* atomic: of the last change through this object */
     pthread_mutex_t mutex;
     const void *holder; /* guarded by the mutex */
+    tosc_blob *pending;
 };
 
 static void
@@ -150,11 +151,16 @@ pass_unlock(void *impl, const void *holder)
     return b->inner->unlock(b->impl, holder);
 }
 
+static void flush(struct broken *b);
+
 static void
 end(void *impl)
 {
     struct broken *b = impl;
 
+    if (b->backend != NULL) {
+        flush(b);
+    }
     tosc_backend_unref(b->backend);
     pthread_mutex_destroy(&b->mutex);
     free(b->lock_path);
@@ -293,8 +299,53 @@ try_write_and_clear(void *impl, const void *holder, const void *data, size_t siz
                     const int64_t *expected, const uint8_t *expected_id,
                     tosc_position *ret)
 {
-    memset(ret, 0, sizeof(*ret));
-    return pass_try_write(impl, holder, data, size, expected, expected_id, ret);
+    int status = pass_try_write(impl, holder, data, size, expected, expected_id, ret);
+
+    if (status != 0) {
+        memset(ret, 0, sizeof(*ret));
+    }
+    return status;
+}
+
+/* Keeps what was written in this process until it is asked for something else. */
+static void
+flush(struct broken *b)
+{
+    tosc_position at;
+
+    if (b->pending != NULL) {
+        b->inner->write(b->impl, NULL, b->pending->data, b->pending->size, &at);
+        b->pending = tosc_blob_unref(b->pending);
+    }
+}
+
+static int
+read_after_flushing(void *impl, tosc_data *ret)
+{
+    flush(impl);
+    return pass_read(impl, ret);
+}
+
+static int
+try_write_later(void *impl, const void *holder, const void *data, size_t size,
+                const int64_t *expected, const uint8_t *expected_id, tosc_position *ret)
+{
+    struct broken *b = impl;
+    tosc_position now;
+
+    flush(b);
+    now = position_now(b);
+    if (!now.stored) {
+        return pass_try_write(impl, holder, data, size, expected, expected_id, ret);
+    }
+    if (expected == NULL || *expected != now.version) {
+        return TOSC_ECONFLICT;
+    }
+    b->pending = tosc_blob_new(size);
+    memcpy(b->pending->data, data, size);
+    *ret = now;
+    ret->version++;
+    return 0;
 }
 
 static void
@@ -410,9 +461,8 @@ changed_hangs(void *impl, const tosc_position *known)
 {
     (void)impl;
     (void)known;
-    for (;;) {
-        pause();
-    }
+    pause_us(3600 * 1000000L);
+    return 0;
 }
 
 /* The new base takes the place of everything, also of what came after `of`. */
@@ -422,8 +472,10 @@ compact_and_drop_the_tail(void *impl, const void *holder, const void *data, size
 {
     tosc_position now = position_now(impl);
 
-    return pass_compact(impl, holder, data, size,
-                        of->cookie[0] == now.cookie[0] ? &now : of, ret);
+    if (memcmp(of->store_id, now.store_id, 16) == 0 && of->cookie[0] == now.cookie[0]) {
+        of = &now;
+    }
+    return pass_compact(impl, holder, data, size, of, ret);
 }
 
 static int
@@ -569,113 +621,109 @@ static const struct tosc_backend_ops passing = {
     .unlock = pass_unlock,
 };
 
+/* What differs from the right one; with `bare`, it has only what is required. */
+struct fault {
+    const char *name;
+    bool bare;
+    struct tosc_backend_ops ops;
+};
+
+static const struct fault faults[] = {
+    {.name = "none"},
+    {.name = "no-wait"},
+    {.name = "no-unlock"},
+    {"blob-of-nothing", false, {.read = read_blob_of_nothing}},
+    {"torn-read", true, {.read = read_torn}},
+    {"same-version", false, {.write = write_only_what_differs}},
+    {"megabyte", false, {.write = write_up_to_a_megabyte}},
+    {"any-id", false, {.try_write = try_write_any_id}},
+    {"32-bits", false, {.try_write = try_write_32_bits}},
+    {"two-steps", true, {.try_write = try_write_in_two_steps}},
+    {"lost-write", true, {.try_write = try_write_and_lose}},
+    {"later", true, {.read = read_after_flushing, .try_write = try_write_later}},
+    {"outputs", false, {.try_write = try_write_and_clear}},
+    {"descriptors", false, {.destroy = end_but_leave_a_descriptor}},
+    {"late-wait", false, {.wait = wait_from_now}},
+    {"own-wait", false, {.wait = wait_for_own_changes}},
+    {"no-event", false, {.wait = wait_without_event}},
+    {"no-signal", false, {.wait = wait_on_after_signals}},
+    {"append-anywhere", false, {.append = append_anywhere}},
+    {"all-is-news", false, {.read_since = read_since_everything}},
+    {"stale-base", false, {.read_since = read_since_as_if_nothing_was_replaced}},
+    {"unchanged", false, {.changed = changed_never}},
+    {"hang", false, {.changed = changed_hangs}},
+    {"lost-tail", false, {.compact = compact_and_drop_the_tail}},
+    {"any-base", false, {.compact = compact_what_is_gone}},
+    {"crash", false, {.compact = compact_crashes}},
+    {"no-lock", false, {.lock = lock_nothing, .unlock = unlock_nothing}},
+    {"object-lock", false, {.lock = lock_object, .unlock = unlock_object}},
+    {"lock-stays", false, {.lock = lock_by_file, .unlock = unlock_by_file}},
+};
+
+#define REPLACE(operation) \
+    (b->ops.operation = fault->ops.operation != NULL ? fault->ops.operation \
+                        : fault->bare                ? NULL \
+                                                     : b->ops.operation)
+#define REPLACE_REQUIRED(operation) \
+    (b->ops.operation = \
+         fault->ops.operation != NULL ? fault->ops.operation : b->ops.operation)
+
 static void
-only_required(struct tosc_backend_ops *ops)
+break_it(struct broken *b, const struct fault *fault)
 {
-    ops->append = NULL;
-    ops->read_since = NULL;
-    ops->changed = NULL;
-    ops->compact = NULL;
-    ops->lock = NULL;
-    ops->unlock = NULL;
-}
-
-static bool
-is(const char *fault, const char *name)
-{
-    return strcmp(fault, name) == 0;
-}
-
-static int
-break_it(struct tosc_backend_ops *ops, const char *fault)
-{
-    if (is(fault, "none")) {
-    } else if (is(fault, "no-wait")) {
-        ops->wait = NULL;
-    } else if (is(fault, "no-unlock")) {
-        ops->unlock = NULL;
-    } else if (is(fault, "blob-of-nothing")) {
-        ops->read = read_blob_of_nothing;
-    } else if (is(fault, "torn-read")) {
-        only_required(ops);
-        ops->read = read_torn;
-    } else if (is(fault, "same-version")) {
-        ops->write = write_only_what_differs;
-    } else if (is(fault, "megabyte")) {
-        ops->write = write_up_to_a_megabyte;
-    } else if (is(fault, "any-id")) {
-        ops->try_write = try_write_any_id;
-    } else if (is(fault, "32-bits")) {
-        ops->try_write = try_write_32_bits;
-    } else if (is(fault, "two-steps")) {
-        only_required(ops);
-        ops->try_write = try_write_in_two_steps;
-    } else if (is(fault, "lost-write")) {
-        only_required(ops);
-        ops->try_write = try_write_and_lose;
-    } else if (is(fault, "outputs")) {
-        ops->try_write = try_write_and_clear;
-    } else if (is(fault, "descriptors")) {
-        ops->destroy = end_but_leave_a_descriptor;
-    } else if (is(fault, "late-wait")) {
-        ops->wait = wait_from_now;
-    } else if (is(fault, "own-wait")) {
-        ops->wait = wait_for_own_changes;
-    } else if (is(fault, "no-event")) {
-        ops->wait = wait_without_event;
-    } else if (is(fault, "no-signal")) {
-        ops->wait = wait_on_after_signals;
-    } else if (is(fault, "append-anywhere")) {
-        ops->append = append_anywhere;
-    } else if (is(fault, "all-is-news")) {
-        ops->read_since = read_since_everything;
-    } else if (is(fault, "stale-base")) {
-        ops->read_since = read_since_as_if_nothing_was_replaced;
-    } else if (is(fault, "unchanged")) {
-        ops->changed = changed_never;
-    } else if (is(fault, "hang")) {
-        ops->changed = changed_hangs;
-    } else if (is(fault, "lost-tail")) {
-        ops->compact = compact_and_drop_the_tail;
-    } else if (is(fault, "any-base")) {
-        ops->compact = compact_what_is_gone;
-    } else if (is(fault, "crash")) {
-        ops->compact = compact_crashes;
-    } else if (is(fault, "no-lock")) {
-        ops->lock = lock_nothing;
-        ops->unlock = unlock_nothing;
-    } else if (is(fault, "object-lock")) {
-        ops->lock = lock_object;
-        ops->unlock = unlock_object;
-    } else if (is(fault, "lock-stays")) {
-        ops->lock = lock_by_file;
-        ops->unlock = unlock_by_file;
-    } else {
-        return tosc_backend_fail(TOSC_EINVAL, "unknown fault \"%s\"", fault);
+    REPLACE_REQUIRED(destroy);
+    REPLACE_REQUIRED(read);
+    REPLACE_REQUIRED(write);
+    REPLACE_REQUIRED(try_write);
+    REPLACE_REQUIRED(wait);
+    REPLACE(append);
+    REPLACE(read_since);
+    REPLACE(changed);
+    REPLACE(compact);
+    REPLACE(lock);
+    REPLACE(unlock);
+    if (strcmp(fault->name, "no-wait") == 0) {
+        b->ops.wait = NULL;
+    } else if (strcmp(fault->name, "no-unlock") == 0) {
+        b->ops.unlock = NULL;
     }
-    return 0;
+}
+
+static const struct fault *
+find_fault(const char *name)
+{
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        if (strcmp(faults[i].name, name) == 0) {
+            return &faults[i];
+        }
+    }
+    return NULL;
 }
 
 static int
 open_broken(const tosc_uri *uri, void *arg, tosc_backend **ret)
 {
     const tosc_file_options options = {.not_durable = true};
-    const char *fault = tosc_uri_parameter(uri, "fault");
-    struct broken *b = calloc(1, sizeof(*b));
+    const char *name = tosc_uri_parameter(uri, "fault");
+    const struct fault *fault = find_fault(name != NULL ? name : "none");
+    struct broken *b;
     size_t size = strlen(tosc_uri_path(uri)) + sizeof(".held");
-    int status;
+    int status = tosc_uri_check(uri);
 
     (void)arg;
-    if (b == NULL || (b->lock_path = malloc(size)) == NULL) {
-        abort();
+    if (status == 0 && fault == NULL) {
+        status = tosc_backend_fail(TOSC_EINVAL, "there is no fault \"%s\"", name);
     }
+    if (status != 0) {
+        return status;
+    }
+    b = calloc(1, sizeof(*b));
+    b->lock_path = malloc(size);
     snprintf(b->lock_path, size, "%s.held", tosc_uri_path(uri));
-    b->ops = passing;
     pthread_mutex_init(&b->mutex, NULL);
-    status = break_it(&b->ops, fault != NULL ? fault : "none");
-    if (status == 0) {
-        status = tosc_backend_file_new(tosc_uri_path(uri), &options, &b->backend);
-    }
+    b->ops = passing;
+    break_it(b, fault);
+    status = tosc_backend_file_new(tosc_uri_path(uri), &options, &b->backend);
     if (status != 0) {
         end(b);
         return status;

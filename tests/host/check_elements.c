@@ -345,6 +345,68 @@ START_TEST(subclasses_of_builtins)
 }
 END_TEST
 
+START_TEST(a_wrong_type_is_told_with_its_place)
+{
+    char *text = NULL;
+    const char *borrowed = NULL;
+    void *bytes = NULL;
+    bool truth = false;
+    tosc_scope scope;
+    values_start();
+    python("class Point: pass\n"
+           "p = Point()\n"
+           "p.x = None\n");
+    take("[p, 2.5]");
+    tosc_value *x = eval("d['x']");
+    tosc_value *zero = eval("0");
+    fails(TOSC_ETYPE, tosc_get_text(x, tosc_index(1), &text, NULL));
+    told("the element 1 is of type float, not a text");
+    fails(TOSC_ETYPE, tosc_get_text(x, tosc_item(zero), &text, NULL));
+    told("the element is of type Point, not a text");
+    fails(TOSC_ETYPE, tosc_get_bytes(x, tosc_path("0/x"), &bytes, NULL));
+    told("'0/x' is None, not bytes");
+    fails(TOSC_ETYPE, tosc_get_bytes(zero, tosc_self(), &bytes, NULL));
+    told("the value is of type int, not bytes");
+    ok(tosc_scope_enter(&scope));
+    fails(TOSC_ETYPE, tosc_borrow_text(x, tosc_self(), &borrowed, NULL));
+    told("the value is of type list, not a text");
+    tosc_value *point;
+    ok(tosc_borrow(x, tosc_index(0), &point));
+    fails(TOSC_ETYPE, tosc_get_bool(point, tosc_attribute("x"), &truth));
+    told("the attribute 'x' is None, not a bool");
+    ok(tosc_scope_leave(&scope));
+    ck_assert(text == NULL && borrowed == NULL && bytes == NULL && !truth);
+    tosc_value_unref(zero);
+    tosc_value_unref(x);
+    values_stop();
+}
+END_TEST
+
+START_TEST(parts_of_opaque_values_are_values_too)
+{
+    void *bytes;
+    size_t size;
+    values_start();
+    take("__import__('collections').deque([[1, {'k': 2}], bytearray(b'abc'), {3}])");
+    is_int_at(tosc_path("0/1/k"), 2);
+    is_int_at(tosc_path("0/-2"), 1);
+    for (int p = 0; p < 2; p++) {
+        gives(TOSC_LIST, tosc_type_of(place(p), tosc_path("x/0")));
+        gives(TOSC_BYTES, tosc_type_of(place(p), tosc_path("x/1")));
+        gives(TOSC_SET, tosc_type_of(place(p), tosc_path("x/2")));
+        ok(tosc_get_bytes(place(p), tosc_path("x/1"), &bytes, &size));
+        ck_assert(size == 3 && memcmp(bytes, "abc", 3) == 0);
+        free(bytes);
+        ok(tosc_append_int64(place(p), tosc_path("x/0"), 7));
+        ok(tosc_set_int64(place(p), tosc_path("x/0/1/k"), 8));
+    }
+    both("list(x) == [[1, {'k': 8}, 7], bytearray(b'abc'), {3}]");
+    fails(TOSC_ENOTFOUND, tosc_set_int64(root, tosc_path("x/0/5"), 1));
+    told("no index '5' in the list at 'x/0'");
+    values_stop();
+}
+END_TEST
+
 START_TEST(asking_does_not_make_an_element_nor_a_message)
 {
     values_start();
@@ -386,6 +448,8 @@ elements_suite(void)
     tcase_add_test(all, long_paths_and_names);
     tcase_add_test(all, names_that_share_a_place_in_a_cache_are_kept_apart);
     tcase_add_test(all, subclasses_of_builtins);
+    tcase_add_test(all, a_wrong_type_is_told_with_its_place);
+    tcase_add_test(all, parts_of_opaque_values_are_values_too);
     tcase_add_test(all, asking_does_not_make_an_element_nor_a_message);
     suite_add_tcase(suite, all);
     return suite;

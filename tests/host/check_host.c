@@ -41,7 +41,8 @@ START_TEST(starts_without_options)
 {
     ok(tosc_host_start(NULL));
     ck_assert(python_true("__import__('os').access(__import__('sys').executable, 1)"));
-    char *name = python_text("__import__('os').path.basename(__import__('sys').executable)");
+    char *name =
+        python_text("__import__('os').path.basename(__import__('sys').executable)");
     ck_assert(strcmp(name, "tosc-run") == 0 || strncmp(name, "python3", 7) == 0);
     free(name);
     host_stop();
@@ -242,24 +243,25 @@ END_TEST
 
 START_TEST(multiprocessing_does_not_start_the_program_again)
 {
-    const char *path = script("spawning.py",
-                              "import multiprocessing, sys, tosc\n"
-                              "def work(uri, n):\n"
-                              "    m = tosc.Manager(tosc.open_backend(uri))\n"
-                              "    @tosc.transactional(m)\n"
-                              "    def add():\n"
-                              "        m.read()['sum'] += n\n"
-                              "    add()\n"
-                              "if __name__ == '__main__':\n"
-                              "    uri = sys.argv[1]\n"
-                              "    m = tosc.Manager(tosc.open_backend(uri))\n"
-                              "    m.write({'sum': 0})\n"
-                              "    c = multiprocessing.get_context('spawn')\n"
-                              "    ps = [c.Process(target=work, args=(uri, n)) for n in (1, 2)]\n"
-                              "    for p in ps: p.start()\n"
-                              "    for p in ps: p.join()\n"
-                              "    assert [p.exitcode for p in ps] == [0, 0]\n"
-                              "    assert m.refresh()['sum'] == 3\n");
+    const char *path =
+        script("spawning.py",
+               "import multiprocessing, sys, tosc\n"
+               "def work(uri, n):\n"
+               "    m = tosc.Manager(tosc.open_backend(uri))\n"
+               "    @tosc.transactional(m)\n"
+               "    def add():\n"
+               "        m.read()['sum'] += n\n"
+               "    add()\n"
+               "if __name__ == '__main__':\n"
+               "    uri = sys.argv[1]\n"
+               "    m = tosc.Manager(tosc.open_backend(uri))\n"
+               "    m.write({'sum': 0})\n"
+               "    c = multiprocessing.get_context('spawn')\n"
+               "    ps = [c.Process(target=work, args=(uri, n)) for n in (1, 2)]\n"
+               "    for p in ps: p.start()\n"
+               "    for p in ps: p.join()\n"
+               "    assert [p.exitcode for p in ps] == [0, 0]\n"
+               "    assert m.refresh()['sum'] == 3\n");
     const char *const argv[] = {store_in("store"), NULL};
     host_start();
     ok(tosc_host_run_file(path, argv));

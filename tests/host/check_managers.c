@@ -1,6 +1,5 @@
 /*
- * Managers from C: making and ending them, the stored object, backends that C brings, and what
- * scripts see of all this.
+ * Managers from C: making and ending them, the stored object, what scripts see of it, misuse.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -11,77 +10,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <tosc/tosc.h>
-
 #include "memory_store.h"
-#include "support.h"
+#include "stores.h"
 
-/* ---- helpers ---- */
-
-static tosc_manager *
-manager_at(const char *uri)
+static bool
+is_destroyed(const struct memory_counts *counts)
 {
-    tosc_manager *manager = NULL;
-    ok(tosc_manager_open(uri, NULL, &manager));
-    return manager;
-}
-
-static tosc_value *
-from_json(const char *text)
-{
-    tosc_value *value = NULL;
-    ok(tosc_value_new_json(text, TOSC_TEXT_END, &value));
-    return value;
-}
-
-static void
-write_json(tosc_manager *manager, const char *text)
-{
-    tosc_value *value = from_json(text);
-    ok(tosc_manager_write(manager, value));
-    tosc_value_unref(value);
-}
-
-/* What is stored, read anew from the store. */
-#define stores(manager, json) check_stored((manager), (json), __FILE__, __LINE__)
-
-static void
-check_stored(tosc_manager *manager, const char *json, const char *file, int line)
-{
-    tosc_value *root;
-    char *text;
-    ok(tosc_manager_refresh(manager, &root));
-    ok(tosc_get_json(root, tosc_self(), &text, NULL));
-    if (strcmp(text, json) != 0) {
-        ck_abort_msg("%s:%d: stored is %s, not %s", file, line, text, json);
-    }
-    free(text);
-    tosc_value_unref(root);
-}
-
-static int64_t
-number_at(tosc_value *value, tosc_at at)
-{
-    int64_t number = INT64_MIN;
-    ok(tosc_get_int64(value, at, &number));
-    return number;
-}
-
-/* The script gets the Manager as `m`. */
-static void
-give_to_script(tosc_manager *manager)
-{
-    ok(tosc_host_publish("m", manager));
-    python("import tosc\nm = tosc.shared('m')");
-}
-
-static tosc_manager *
-manager_over(tosc_backend *backend)
-{
-    tosc_manager *manager = NULL;
-    ok(tosc_manager_new(backend, NULL, &manager));
-    tosc_backend_unref(backend);
-    return manager;
+    int times = __atomic_load_n(&counts->destroyed, __ATOMIC_ACQUIRE);
+    ck_assert_int_le(times, 1);
+    return times == 1;
 }
 
 /* ---- the stored object ---- */
@@ -89,7 +26,7 @@ manager_over(tosc_backend *backend)
 START_TEST(what_is_written_is_read)
 {
     host_start();
-    tosc_manager *manager = manager_at("inproc:one");
+    tosc_manager *manager = open_at("inproc:one");
     write_json(manager, "{\"n\": 1, \"list\": [1, 2]}");
     tosc_value *root;
     tosc_value *again;
@@ -109,7 +46,7 @@ END_TEST
 START_TEST(an_empty_store_is_told)
 {
     host_start();
-    tosc_manager *manager = manager_at("inproc:empty");
+    tosc_manager *manager = open_at("inproc:empty");
     tosc_value *untouched = (tosc_value *)&untouched;
     tosc_value *value = untouched;
     int64_t version = 7;
@@ -135,7 +72,7 @@ START_TEST(a_borrowed_root_needs_a_scope_and_ends_with_it)
     tosc_scope scope;
     tosc_value *root = NULL;
     host_start();
-    tosc_manager *manager = manager_at("inproc:borrow");
+    tosc_manager *manager = open_at("inproc:borrow");
     write_json(manager, "[5]");
     fails(TOSC_EINVAL, tosc_manager_borrow(manager, &root));
     told("scope");
@@ -154,7 +91,7 @@ START_TEST(a_snapshot_is_a_copy)
 {
     tosc_value *copy;
     host_start();
-    tosc_manager *manager = manager_at("inproc:snapshot");
+    tosc_manager *manager = open_at("inproc:snapshot");
     write_json(manager, "{\"list\": [1]}");
     ok(tosc_manager_snapshot(manager, &copy));
     ok(tosc_append_int64(copy, tosc_key("list"), 2));
@@ -171,7 +108,7 @@ START_TEST(writing_replaces_the_root_under_one_who_holds_it)
 {
     tosc_value *before;
     host_start();
-    tosc_manager *manager = manager_at("inproc:replace");
+    tosc_manager *manager = open_at("inproc:replace");
     write_json(manager, "{\"n\": 1}");
     ok(tosc_manager_read(manager, &before));
     gives(1, tosc_manager_is_linked(manager, before));
@@ -189,7 +126,7 @@ START_TEST(what_cannot_be_stored_is_refused)
 {
     tosc_value *value;
     host_start();
-    tosc_manager *manager = manager_at("inproc:refused");
+    tosc_manager *manager = open_at("inproc:refused");
     write_json(manager, "[1]");
     ok(tosc_host_eval("(i for i in 'ab')", &value));
     fails(TOSC_ESERIALIZE, tosc_manager_write(manager, value));
@@ -207,7 +144,7 @@ START_TEST(try_write_looks_at_the_version)
     int64_t version = -1;
     int64_t wrong;
     host_start();
-    tosc_manager *manager = manager_at("inproc:try");
+    tosc_manager *manager = open_at("inproc:try");
     tosc_value *one = from_json("[1]");
     tosc_value *two = from_json("[2]");
     wrong = 1;
@@ -240,8 +177,8 @@ START_TEST(in_a_transaction_try_write_and_version_are_of_its_state)
     int64_t now;
     tosc_transaction *tx;
     host_start();
-    tosc_manager *manager = manager_at("inproc:inside");
-    tosc_manager *other = manager_at("inproc:inside");
+    tosc_manager *manager = open_at("inproc:inside");
+    tosc_manager *other = open_at("inproc:inside");
     write_json(manager, "[1]");
     gives(1, tosc_manager_version(manager, &version));
     ok(tosc_transaction_begin(manager, &tx));
@@ -273,7 +210,7 @@ START_TEST(dirty_is_what_the_transaction_has_changed)
     tosc_value *root;
     tosc_value *list;
     host_start();
-    tosc_manager *manager = manager_at("inproc:dirty");
+    tosc_manager *manager = open_at("inproc:dirty");
     write_json(manager, "{\"list\": []}");
     ok(tosc_manager_read(manager, &root));
     ok(tosc_get(root, tosc_key("list"), &list));
@@ -297,9 +234,9 @@ START_TEST(scripts_and_c_use_the_same_manager)
 {
     tosc_value *root;
     host_start();
-    tosc_manager *manager = manager_at("inproc:shared");
+    tosc_manager *manager = open_at("inproc:shared");
     write_json(manager, "{\"n\": 1}");
-    give_to_script(manager);
+    give_to_scripts(manager);
     python("data = m.read()\n"
            "data['n'] += 1\n"
            "data['from'] = 'script'");
@@ -319,7 +256,7 @@ START_TEST(a_manager_is_a_value_and_comes_back)
     tosc_value *text;
     tosc_manager *same;
     host_start();
-    tosc_manager *manager = manager_at("inproc:value");
+    tosc_manager *manager = open_at("inproc:value");
     write_json(manager, "[4]");
     ok(tosc_manager_value(manager, &value));
     ok(tosc_manager_of(value, &same));
@@ -366,8 +303,8 @@ START_TEST(a_file_is_shared_with_other_managers_and_processes)
 {
     char text[1200];
     host_start();
-    tosc_manager *one = manager_at(store_in("store"));
-    tosc_manager *two = manager_at(store_in("store"));
+    tosc_manager *one = open_at(store_in("store"));
+    tosc_manager *two = open_at(store_in("store"));
     write_json(one, "{\"n\": 1}");
     stores(two, "{\"n\": 1}");
     snprintf(text, sizeof(text),
@@ -404,249 +341,12 @@ START_TEST(threads_open_and_close_managers_of_their_own)
 {
     host_start();
     char *uri = strdup(store_in("many"));
-    tosc_manager *manager = manager_at(uri);
+    tosc_manager *manager = open_at(uri);
     write_json(manager, "{\"n\": 0}");
     in_threads(6, open_and_count, uri);
     stores(manager, "{\"n\": 60}");
     tosc_manager_unref(manager);
     free(uri);
-    host_stop();
-}
-END_TEST
-
-/* ---- backends ---- */
-
-START_TEST(scripts_see_the_backend_that_c_has_opened)
-{
-    char expression[700];
-    host_start();
-    tosc_manager *manager = manager_at(store_in("seen"));
-    give_to_script(manager);
-    snprintf(
-        expression, sizeof(expression),
-        "type(m.backend) is tosc.FileBackend and m.backend.file_path == '%s' and not "
-        "m.backend.durable",
-        path_in("seen"));
-    ck_assert(python_true(expression));
-    tosc_manager_unref(manager);
-    manager = manager_at("inproc:seen");
-    write_json(manager, "[1]");
-    give_to_script(manager);
-    ck_assert(python_true("type(m.backend) is tosc.InprocBackend"));
-    python("other = tosc.Manager(m.backend)\n"
-           "assert other.read() == [1]\n"
-           "other.read().append(2)\n"
-           "other.close()\n"
-           "assert tosc.Manager(tosc.open_backend('inproc:seen')).read() == [1, 2]");
-    stores(manager, "[1, 2]");
-    tosc_manager_unref(manager);
-    host_stop();
-}
-END_TEST
-
-/* _i: whether it can append. */
-START_TEST(a_backend_written_in_c_serves_c_and_scripts)
-{
-    struct memory_counts counts = {0};
-    host_start();
-    tosc_backend *backend = memory_store_new(_i != 0, &counts);
-    tosc_manager *one = manager_over(tosc_backend_ref(backend));
-    tosc_manager *two = manager_over(backend);
-    write_json(one, "{\"n\": 1, \"list\": []}");
-    stores(two, "{\"n\": 1, \"list\": []}");
-    give_to_script(two);
-    python("data = m.read()\n"
-           "with m.transaction():\n"
-           "    data['n'] += 1\n"
-           "    data['list'].append('x')\n"
-           "assert m.backend.read()[0] == m.version\n"
-           "third = tosc.Manager(m.backend)\n"
-           "third.read()['n'] += 1");
-    stores(one, "{\"n\": 3, \"list\": [\"x\"]}");
-    stores(two, "{\"n\": 3, \"list\": [\"x\"]}");
-    if (_i == 0) {
-        ck_assert_int_eq(counts.appends, 0);
-        ck_assert_int_ge(counts.writes, 3);
-    } else {
-        ck_assert_int_eq(counts.appends, 2);
-        ck_assert_int_eq(counts.writes, 1);
-    }
-    python("third.close()\ndel third, data, m");
-    ok(tosc_host_publish("m", NULL));
-    tosc_manager_unref(one);
-    tosc_manager_unref(two);
-    python("import gc; gc.collect()");
-    host_stop();
-    ck_assert_int_eq(counts.destroyed, 1);
-}
-END_TEST
-
-START_TEST(a_backend_written_in_c_looks_like_one_to_scripts)
-{
-    host_start();
-    tosc_manager *manager = manager_over(memory_store_new(false, NULL));
-    give_to_script(manager);
-    python(
-        "import copy, pickle\n"
-        "b = m.backend\n"
-        "assert isinstance(b, tosc.BackendBase) and m.backend is b\n"
-        "assert repr(b) == \"<tosc backend 'memory'>\", repr(b)\n"
-        "assert b.read() == (None, None)\n"
-        "assert b.try_write(b'x', 3) is False and b.try_write(b'x', None) is True\n"
-        "version = b.write(b'y')\n"
-        "assert b.read() == (version, b'y') == copy.copy(b).read() == b.copy().read()\n"
-        "b.target_wait(timeout=0)\n"
-        "assert b.target_wait(timeout=0) is False\n"
-        "b.write(b'z')\n"
-        "assert b.target_wait(timeout=1) is True\n"
-        "for wrong, error in [(lambda: type(b)(), TypeError),\n"
-        "                     (lambda: pickle.dumps(b), TypeError),\n"
-        "                     (lambda: b.write('text'), TypeError)]:\n"
-        "    try:\n"
-        "        wrong()\n"
-        "    except error:\n"
-        "        continue\n"
-        "    raise AssertionError(error)\n");
-    tosc_manager_unref(manager);
-    host_stop();
-}
-END_TEST
-
-START_TEST(an_incomplete_backend_is_refused)
-{
-    static const struct {
-        size_t missing;
-        const char *words;
-    } cases[] = {
-        {offsetof(struct tosc_backend_ops, size), "another version"},
-        {offsetof(struct tosc_backend_ops, name), "no name"},
-        {offsetof(struct tosc_backend_ops, read), "has to have the operations"},
-        {offsetof(struct tosc_backend_ops, write), "has to have the operations"},
-        {offsetof(struct tosc_backend_ops, try_write), "has to have the operations"},
-        {offsetof(struct tosc_backend_ops, wait), "has to have the operations"},
-        {offsetof(struct tosc_backend_ops, unlock), "without the other"},
-    };
-    host_start();
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        tosc_backend *whole;
-        tosc_manager *manager = NULL;
-        ok(tosc_backend_inproc_new(&whole));
-        struct tosc_backend_ops ops = *tosc_backend_ops(whole);
-        ops.destroy = NULL;
-        memset((char *)&ops + cases[i].missing, 0, sizeof(void *));
-        tosc_backend *part = tosc_backend_new(&ops, tosc_backend_impl(whole));
-        fails(TOSC_EINVAL, tosc_manager_new(part, NULL, &manager));
-        told(cases[i].words);
-        ck_assert_ptr_null(manager);
-        tosc_backend_unref(part);
-        tosc_backend_unref(whole);
-    }
-    host_stop();
-}
-END_TEST
-
-START_TEST(what_a_backend_says_is_told)
-{
-    host_start();
-    tosc_backend *backend = memory_store_new(true, NULL);
-    tosc_manager *manager = manager_over(tosc_backend_ref(backend));
-    write_json(manager, "{\"n\": 1}");
-    tosc_value *root;
-    ok(tosc_manager_read(manager, &root));
-    memory_store_fail(backend, MISHAP_REFUSED);
-    fails(TOSC_ESYSTEM, tosc_set_int64(root, tosc_key("n"), 2));
-    ck_assert_int_eq(number_at(root, tosc_key("n")), 1);
-    memory_store_fail(backend, MISHAP_LOST_REPLY);
-    fails(TOSC_EUNKNOWN, tosc_set_int64(root, tosc_key("n"), 3));
-    stores(manager, "{\"n\": 3}");
-    memory_store_fail(backend, MISHAP_LOST_REQUEST);
-    fails(TOSC_EUNKNOWN, tosc_set_int64(root, tosc_key("n"), 4));
-    stores(manager, "{\"n\": 3}");
-    ok(tosc_set_int64(root, tosc_key("n"), 5));
-    stores(manager, "{\"n\": 5}");
-    tosc_value_unref(root);
-    tosc_manager_unref(manager);
-    tosc_backend_unref(backend);
-    host_stop();
-}
-END_TEST
-
-/* ---- options ---- */
-
-START_TEST(a_key_keeps_others_out)
-{
-    const tosc_manager_options good = {.key = "se\0cret", .key_size = 7};
-    const tosc_manager_options other = {.key = "se", .key_size = 2};
-    tosc_manager *manager;
-    tosc_value *root;
-    host_start();
-    ok(tosc_manager_open(store_in("locked"), &good, &manager));
-    write_json(manager, "[1]");
-    tosc_manager_unref(manager);
-    ok(tosc_manager_open(store_in("locked"), &other, &manager));
-    fails(TOSC_ECORRUPT, tosc_manager_read(manager, &root));
-    tosc_manager_unref(manager);
-    ok(tosc_manager_open(store_in("locked"), NULL, &manager));
-    fails(TOSC_ECORRUPT, tosc_manager_read(manager, &root));
-    tosc_manager_unref(manager);
-    ok(tosc_manager_open(store_in("locked"), &good, &manager));
-    stores(manager, "[1]");
-    tosc_manager_unref(manager);
-    const tosc_manager_options wrong[] = {{.key = ""}, {.key_size = 3}};
-    for (int i = 0; i < 2; i++) {
-        manager = NULL;
-        fails(TOSC_EINVAL, tosc_manager_open(store_in("locked"), &wrong[i], &manager));
-        told("key_size");
-        ck_assert_ptr_null(manager);
-    }
-    host_stop();
-}
-END_TEST
-
-START_TEST(only_allowed_classes_are_loaded)
-{
-    const char *const allowed[] = {"argparse.Namespace", NULL};
-    const char *const none[] = {NULL};
-    const char *const nonsense[] = {"bad.\xff", NULL};
-    tosc_manager_options options = {.allowed_classes = allowed};
-    tosc_manager *manager;
-    tosc_manager *strict;
-    tosc_value *root;
-    host_start();
-    manager = manager_at(store_in("classes"));
-    give_to_script(manager);
-    python("import argparse, types\n"
-           "m.write([argparse.Namespace(x=1)])");
-    ok(tosc_manager_open(store_in("classes"), &options, &strict));
-    ok(tosc_manager_read(strict, &root));
-    tosc_value_unref(root);
-    python("m.read().append(types.SimpleNamespace(x=1))");
-    fails(TOSC_ESERIALIZE, tosc_manager_refresh(strict, &root));
-    told("SimpleNamespace");
-    tosc_manager_unref(strict);
-    options.allowed_classes = none;
-    ok(tosc_manager_open(store_in("classes"), &options, &strict));
-    fails(TOSC_ESERIALIZE, tosc_manager_read(strict, &root));
-    tosc_manager_unref(strict);
-    options.allowed_classes = nonsense;
-    fails(TOSC_EINVAL, tosc_manager_open(store_in("classes"), &options, &strict));
-    tosc_manager_unref(manager);
-    host_stop();
-}
-END_TEST
-
-START_TEST(a_wrong_uri_is_told)
-{
-    tosc_manager *manager = NULL;
-    host_start();
-    fails(TOSC_EINVAL, tosc_manager_open("what:ever", NULL, &manager));
-    told("unknown scheme");
-    fails(TOSC_EINVAL, tosc_manager_open(NULL, NULL, &manager));
-    fails(TOSC_EINVAL, tosc_manager_open("file:/tmp/x?colour=red", NULL, &manager));
-    told("colour");
-    fails(TOSC_ESYSTEM, tosc_manager_open("file:/missing/dir/store", NULL, &manager));
-    ck_assert_int_eq(tosc_error_errno(), ENOENT);
-    ck_assert_ptr_null(manager);
     host_stop();
 }
 END_TEST
@@ -659,10 +359,10 @@ START_TEST(a_closed_manager_says_so)
     tosc_transaction *tx;
     int64_t version;
     host_start();
-    tosc_manager *manager = manager_at("inproc:closed");
+    tosc_manager *manager = open_at("inproc:closed");
     write_json(manager, "{\"n\": 1}");
     ok(tosc_manager_read(manager, &root));
-    give_to_script(manager);
+    give_to_scripts(manager);
     ok(tosc_manager_close(manager));
     ok(tosc_manager_close(manager));
     ck_assert(python_true("m.closed"));
@@ -692,16 +392,16 @@ START_TEST(the_last_reference_ends_it)
     ck_assert_ptr_eq(tosc_manager_ref(manager), manager);
     ck_assert_ptr_null(tosc_manager_unref(manager));
     write_json(manager, "[1]");
-    ck_assert_int_eq(counts.destroyed, 0);
-    give_to_script(manager);
+    ck_assert(!is_destroyed(&counts));
+    give_to_scripts(manager);
     tosc_manager_unref(manager);
     python("assert m.read() == [1]");
     ok(tosc_host_publish("m", NULL));
     python("del m\nimport gc; gc.collect()");
-    for (int i = 0; counts.destroyed == 0 && i < 5000; i++) {
+    for (int i = 0; !is_destroyed(&counts) && i < 5000; i++) {
         sleep_us(1000); /* the watcher may be on its way out */
     }
-    ck_assert_int_eq(counts.destroyed, 1);
+    ck_assert(is_destroyed(&counts));
     host_stop();
 }
 END_TEST
@@ -714,7 +414,7 @@ START_TEST(stopping_ends_managers_that_are_still_open)
     tosc_manager *manager = manager_over(memory_store_new(true, &counts));
     write_json(manager, "[1]");
     host_stop();
-    ck_assert_int_eq(counts.destroyed, 1);
+    ck_assert(is_destroyed(&counts));
     fails(TOSC_ECLOSED, tosc_manager_version(manager, &version));
     fails(TOSC_ECLOSED, tosc_manager_close(manager));
     ck_assert_ptr_null(tosc_manager_ref(manager));
@@ -734,7 +434,7 @@ use_in_child(void *argument)
 START_TEST(a_manager_is_good_in_the_child_of_a_fork)
 {
     host_start();
-    tosc_manager *manager = manager_at(store_in("forked"));
+    tosc_manager *manager = open_at(store_in("forked"));
     write_json(manager, "{\"n\": 1}");
     pid_t child = child_start(use_in_child, manager);
     child_join(child);
@@ -750,7 +450,7 @@ START_TEST(opening_and_closing_leaves_nothing_behind)
     host_start();
     int64_t before = 0;
     for (int i = 0; i < 1200; i++) {
-        tosc_manager *manager = manager_at(i % 2 ? "inproc:again" : store_in("again"));
+        tosc_manager *manager = open_at(i % 2 ? "inproc:again" : store_in("again"));
         write_json(manager, "{\"list\": [1, 2, 3], \"n\": 1}");
         tosc_value *root;
         ok(tosc_manager_read(manager, &root));
@@ -818,13 +518,13 @@ START_TEST(wrong_handles_are_refused)
 {
     host_start();
     tosc_value *value = from_json("[1]");
-    tosc_manager *manager = manager_at("inproc:handles");
+    tosc_manager *manager = open_at("inproc:handles");
     refused(NULL, value, "manager is NULL");
     refused((tosc_manager *)value, value, "a handle of a value, not of a Manager");
     refused((tosc_manager *)&manager, value, "not a handle");
     tosc_manager_unref(manager);
     refused(manager, value, "not valid any more");
-    manager = manager_at("inproc:handles");
+    manager = open_at("inproc:handles");
     fails(TOSC_EINVAL, tosc_manager_write(manager, NULL));
     told("value is NULL");
     fails(TOSC_EINVAL, tosc_manager_write(manager, (tosc_value *)manager));
@@ -839,7 +539,7 @@ END_TEST
 START_TEST(results_need_a_place)
 {
     host_start();
-    tosc_manager *manager = manager_at("inproc:places");
+    tosc_manager *manager = open_at("inproc:places");
     tosc_backend *backend;
     tosc_value *value = from_json("[1]");
     ok(tosc_backend_inproc_new(&backend));
@@ -882,18 +582,12 @@ main(void)
     tcase_add_test(tests, a_script_made_manager_can_be_taken);
     tcase_add_test(tests, a_file_is_shared_with_other_managers_and_processes);
     tcase_add_test(tests, threads_open_and_close_managers_of_their_own);
-    tcase_add_test(tests, scripts_see_the_backend_that_c_has_opened);
-    tcase_add_loop_test(tests, a_backend_written_in_c_serves_c_and_scripts, 0, 2);
-    tcase_add_test(tests, a_backend_written_in_c_looks_like_one_to_scripts);
-    tcase_add_test(tests, an_incomplete_backend_is_refused);
-    tcase_add_test(tests, what_a_backend_says_is_told);
-    tcase_add_test(tests, a_key_keeps_others_out);
-    tcase_add_test(tests, only_allowed_classes_are_loaded);
-    tcase_add_test(tests, a_wrong_uri_is_told);
     tcase_add_test(tests, a_closed_manager_says_so);
     tcase_add_test(tests, the_last_reference_ends_it);
     tcase_add_test(tests, stopping_ends_managers_that_are_still_open);
+#ifndef __SANITIZE_THREAD__ /* does not go on after a fork beside threads */
     tcase_add_test(tests, a_manager_is_good_in_the_child_of_a_fork);
+#endif
     tcase_add_test(tests, opening_and_closing_leaves_nothing_behind);
     tcase_add_test(tests, nothing_works_before_the_start);
     tcase_add_test(tests, wrong_handles_are_refused);

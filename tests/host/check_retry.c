@@ -10,32 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <tosc/tosc.h>
-
 #include "memory_store.h"
-#include "support.h"
+#include "stores.h"
 
 /* ---- helpers ---- */
 
 static tosc_manager *manager;
 static tosc_manager *other; /* of the same store, for conflicts */
-
-static tosc_manager *
-open_at(const char *uri)
-{
-    tosc_manager *opened = NULL;
-    ok(tosc_manager_open(uri, NULL, &opened));
-    return opened;
-}
-
-static void
-write_json(tosc_manager *to, const char *text)
-{
-    tosc_value *value;
-    ok(tosc_value_new_json(text, TOSC_TEXT_END, &value));
-    ok(tosc_manager_write(to, value));
-    tosc_value_unref(value);
-}
 
 static void
 begin_test_at(const char *uri)
@@ -44,10 +25,8 @@ begin_test_at(const char *uri)
     manager = open_at(uri);
     other = open_at(uri);
     write_json(manager, "{\"n\": 0, \"list\": []}");
-    ok(tosc_host_publish("m", manager));
-    python("import tosc, threading\n"
-           "m = tosc.shared('m')\n"
-           "data = m.read()");
+    give_to_scripts(manager);
+    python("data = m.read()");
 }
 
 static void

@@ -53,7 +53,7 @@ static void
 memory_destroy(void *impl)
 {
     struct memory_store *store = impl;
-    store->counts->destroyed++;
+    __atomic_fetch_add(&store->counts->destroyed, 1, __ATOMIC_RELEASE);
     tosc_blob_unref(store->bytes);
     pthread_mutex_destroy(&store->mutex);
     pthread_cond_destroy(&store->changed);

@@ -21,7 +21,7 @@ struct memory_counts {
     int reads; /* of everything */
     int writes;
     int appends;
-    int destroyed;
+    int destroyed; /* atomic */
 };
 
 /*
