@@ -78,7 +78,7 @@ def backend(name):
 
 # ---- committing ----
 
-def commits(floor, entries, count, rounds):
+def commits(floor, work, entries, count, rounds):
     """One key changed at a time, in a dict of so many entries."""
     name = f'bench-{uuid.uuid4()}'
     with tosc.Manager(backend(name)) as manager:
@@ -98,7 +98,7 @@ def commits(floor, entries, count, rounds):
         other = name + '-floor'
         floor.numbers('fill', other, size)
         found = measure.rows(
-            f'C{len(str(entries)) - 3}',
+            work,
             [(f'floor: {each} bytes into {size / 1e6:.3g} MB',
               lambda: floor.numbers('append', other, count, each)),
              (f'tosc: one of {entries:,} keys', measure.calls(change, count))],
@@ -117,7 +117,7 @@ store = manager.read()
 seen = store['n']
 print('ready', flush=True)
 times = []
-while len(times) < int(sys.argv[3]):
+while seen < int(sys.argv[3]):
     value = store['n']
     if value != seen:
         times.append((value, time.monotonic_ns()))
@@ -165,10 +165,10 @@ def seen(floor, count, rounds):
         kept[:] = seen_by_tosc(count)
         return [begin for begin, _ in kept]
 
-    whole = measure.rows('C4', [
+    whole = measure.rows('C3', [
         ('floor: operation, then notice', lambda: seen_by_floor(floor, count, 100)),
         ("tosc: seen, from the commit's begin", commit_to_seen)], rounds)
-    after = measure.rows('C5', [
+    after = measure.rows('C4', [
         ('floor: bare notice', lambda: seen_by_floor(floor, count, 0)),
         ("tosc: seen, from the commit's return",
          lambda: [end for _, end in seen_by_tosc(count)])], rounds, '<= 2 x')
@@ -187,8 +187,8 @@ def main():
         floor = Floor(directory)
         print(f'tosc {tosc.__version__}; load {os.getloadavg()[0]:.1f}')
         print(measure.table_line(measure.COLUMNS))
-        for part in (lambda: commits(floor, 1000, count, rounds),
-                     lambda: commits(floor, 1_000_000, count, rounds),
+        for part in (lambda: commits(floor, 'C1', 1000, count, rounds),
+                     lambda: commits(floor, 'C2', 1_000_000, count, rounds),
                      lambda: seen(floor, count, rounds)):
             for entry in part():
                 print(measure.table_line(measure.cells(entry)), flush=True)

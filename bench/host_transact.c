@@ -1,9 +1,11 @@
 /*
- * What transactions cost a C program, beside the same in Python: an empty one, a commit of one
- * key in memory and in a file in memory (/dev/shm), an increment by tosc_transact().
+ * What transactions cost a C program, beside the same in Python: an empty one, a commit
+ * of one key in memory and in a file in memory (/dev/shm), an increment by
+ * tosc_transact().
  *
- * Both are measured in this process, in turn, in blocks; the medians of the blocks are told, and
- * the medians of the ratios of neighbours. C runs in a scope, as Python code does anyway.
+ * Both are measured in this process, in turn, in blocks; the medians of the blocks are
+ * told, and the medians of the ratios of neighbours. C runs in a scope, as Python code
+ * does anyway.
  *
  *     host_transact [blocks]
  *

@@ -44,7 +44,7 @@ static struct shared {
     int word; /* of the futex */
     int64_t written;
     int done;
-} *shared;
+} * shared;
 
 static double times[MOST];
 static int taken;
@@ -227,13 +227,18 @@ open_store(void)
 {
     need(tosc_host_start(NULL), "start");
     need(tosc_manager_open(uri, NULL, &manager), "open");
-    if (tosc_manager_refresh(manager, &root) < 0) {
-        tosc_value *dict;
-        need(tosc_value_new_dict(&dict), "dict");
-        need(tosc_manager_write(manager, dict), "write");
-        need(tosc_manager_read(manager, &root), "read");
-        need(tosc_set_int64(root, tosc_key("t"), 0), "set");
-    }
+    need(tosc_manager_refresh(manager, &root), "read");
+}
+
+static void
+make_store(double beside)
+{
+    tosc_value *value;
+    (void)beside;
+    need(tosc_host_start(NULL), "start");
+    need(tosc_manager_open(uri, NULL, &manager), "open");
+    need(tosc_value_new_json("{\"t\": 0}", TOSC_TEXT_END, &value), "dict");
+    need(tosc_manager_write(manager, value), "write");
 }
 
 static void
@@ -314,20 +319,19 @@ descriptor_from_elsewhere(double beside)
     report("epoll, commit of another process", beside);
 }
 
-static const char polling[] =
-    "import time, tosc\n"
-    "def look(root, pause, count):\n"
-    "    times, last = [], root['t']\n"
-    "    end = time.monotonic() + 30\n"
-    "    while len(times) < count and time.monotonic() < end:\n"
-    "        manager.read()\n"
-    "        now = root['t']\n"
-    "        if now != last:\n"
-    "            times.append(time.monotonic_ns() - now)\n"
-    "            last = now\n"
-    "        elif pause:\n"
-    "            time.sleep(pause)\n"
-    "    return times\n";
+static const char polling[] = "import time, tosc\n"
+                              "def look(root, pause, count):\n"
+                              "    times, last = [], root['t']\n"
+                              "    end = time.monotonic() + 30\n"
+                              "    while len(times) < count and time.monotonic() < end:\n"
+                              "        manager.read()\n"
+                              "        now = root['t']\n"
+                              "        if now != last:\n"
+                              "            times.append(time.monotonic_ns() - now)\n"
+                              "            last = now\n"
+                              "        elif pause:\n"
+                              "            time.sleep(pause)\n"
+                              "    return times\n";
 
 static void
 script_that_looks(const char *name, const char *pause, double beside)
@@ -400,9 +404,11 @@ main(int argc, char **argv)
     snprintf(plain_path, sizeof(plain_path), "%s/plain", place);
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    printf("%-52s %6s %8s %8s %7s\n", "microseconds", "times", "median", "99 %", "beside");
+    printf("%-52s %6s %8s %8s %7s\n", "microseconds", "times", "median", "99 %",
+           "beside");
     floor_of_futex();
     double floor = floor_of_inotify();
+    in_child(make_store, 0);
     in_child(callbacks_from_elsewhere, floor);
     in_child(descriptor_from_elsewhere, floor);
     in_child(own_callbacks, floor);

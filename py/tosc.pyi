@@ -197,7 +197,7 @@ class CephBackend(BackendBase):
         connect_timeout: float = 10,
         timeout: float = 30,
         lease: float = 15,
-        poll_interval: float = 5,
+        poll_interval: float = 1,
     ) -> None: ...
     @property
     def client(self) -> str | None: ...

@@ -43,9 +43,12 @@ void limits_stop(Limits *limits);
 /* Their parts in policy.c. */
 int limits_start_policy(Limits *limits);
 void limits_stop_policy(Limits *limits);
-/* Readable when the settings in the store have changed: then call limits_configure. */
+/*
+ * Readable when the settings in the store have changed: then limits_configure is to be called. 0,
+ * also if the policy refuses them; -1: there is no store any more.
+ */
 int limits_fd(const Limits *limits);
-void limits_configure(Limits *limits);
+int limits_configure(Limits *limits);
 /* Loads the policy; if it is no good, the one before stays in force. 0 or -1. */
 int limits_load_policy(Limits *limits);
 /* The same if the file has changed since. */

@@ -80,16 +80,21 @@ call_configure(Limits *limits, tosc_value *configure)
     return status;
 }
 
-void
+int
 limits_configure(Limits *limits)
 {
     const tosc_change *change;
     bool changed = false;
-    while (tosc_watch_next(limits->watch, 0, &change) == 1) {
+    int status;
+    while ((status = tosc_watch_next(limits->watch, 0, &change)) == 1) {
         changed = true;
     }
+    if (status < 0) { /* such as a policy that closes the Manager */
+        log_failure("the settings cannot be watched any more");
+        return -1;
+    }
     if (!changed) {
-        return;
+        return 0;
     }
     if (call_configure(limits, limits->configure) < 0) {
         log_failure("the policy does not take the new settings");
@@ -97,6 +102,7 @@ limits_configure(Limits *limits)
         limits->failing = false;
         log_line("new settings are in force");
     }
+    return 0;
 }
 
 static void

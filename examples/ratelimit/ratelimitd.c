@@ -44,8 +44,8 @@ typedef struct Daemon {
     int timer;
     Limits limits;
     int64_t seconds; /* ticks of the timer */
-    bool stop;
-    size_t count; /* requests that wait for their answers */
+    int stop;        /* 1: asked to, -1: cannot go on */
+    size_t count;    /* requests that wait for their answers */
     Request requests[BATCH];
 } Daemon;
 
@@ -159,6 +159,13 @@ listen_to(Daemon *daemon, int what, void *context)
 }
 
 static void
+wait_for(Daemon *daemon, int what, void *context, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = context};
+    epoll_ctl(daemon->epoll, EPOLL_CTL_MOD, what, &event);
+}
+
+static void
 accept_all(Daemon *daemon)
 {
     int fd;
@@ -175,6 +182,8 @@ accept_all(Daemon *daemon)
     }
     if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
         log_line("accept: %s", strerror(errno));
+        wait_for(daemon, daemon->listener, &daemon->listener,
+                 0); /* until the next tick */
     }
 }
 
@@ -187,9 +196,8 @@ send_answers(Daemon *daemon, HttpConnection *connection)
     if (connection->dead) {
         http_free(connection); /* closing ends its events as well */
     } else if (connection->waiting != waited) {
-        struct epoll_event event = {.data.ptr = connection};
-        event.events = connection->waiting ? EPOLLOUT : EPOLLIN;
-        epoll_ctl(daemon->epoll, EPOLL_CTL_MOD, connection->fd, &event);
+        wait_for(daemon, connection->fd, connection,
+                 connection->waiting ? EPOLLOUT : EPOLLIN);
     }
 }
 
@@ -204,7 +212,7 @@ take_signals(Daemon *daemon)
             limits_load_policy(&daemon->limits);
         } else {
             log_line("%s: stopping", strsignal((int)info.ssi_signo));
-            daemon->stop = true;
+            daemon->stop = 1;
         }
     }
 }
@@ -214,6 +222,7 @@ tick(Daemon *daemon)
 {
     uint64_t times;
     if (read(daemon->timer, &times, sizeof times) == (ssize_t)sizeof times) {
+        wait_for(daemon, daemon->listener, &daemon->listener, EPOLLIN);
         limits_check_policy(&daemon->limits);
         if (++daemon->seconds % PRUNE_SECONDS == 0) {
             limits_prune(&daemon->limits);
@@ -234,7 +243,7 @@ own_event(Daemon *daemon, void *what)
     } else if (what == &daemon->timer) {
         tick(daemon);
     } else if (what == &daemon->limits) {
-        limits_configure(&daemon->limits);
+        daemon->stop = limits_configure(&daemon->limits) < 0 ? -1 : daemon->stop;
     } else {
         return false;
     }
@@ -245,7 +254,7 @@ static int
 run(Daemon *daemon)
 {
     struct epoll_event events[EVENTS];
-    while (!daemon->stop) {
+    while (daemon->stop == 0) {
         HttpConnection *active[EVENTS];
         size_t actives = 0;
         int count = epoll_wait(daemon->epoll, events, EVENTS, -1);
@@ -269,7 +278,7 @@ run(Daemon *daemon)
             send_answers(daemon, active[i]);
         }
     }
-    return 0;
+    return daemon->stop < 0 ? -1 : 0;
 }
 
 static int

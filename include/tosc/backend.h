@@ -57,7 +57,7 @@ typedef struct tosc_ceph_options {
     int connect_timeout_s;  /* 0: 10 */
     int timeout_s;          /* of one operation; 0: 30 */
     int lease_s; /* after which a dead holder's exclusive lock is void; 0: 15 */
-    int poll_ms; /* longest pause between looks, should a notice be lost; 0: 5000 */
+    int poll_ms; /* longest pause between looks, should a notice be lost; 0: 1000 */
 } tosc_ceph_options;
 
 /*

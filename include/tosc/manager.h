@@ -132,40 +132,62 @@ int tosc_transact(tosc_manager *manager, tosc_transact_fn fn, void *arg,
 
 /* What has changed between two versions; valid during the callback, or until the next one. */
 typedef struct tosc_change {
-    int64_t version; /* now */
+    int64_t version; /* now; 0: nothing is stored */
     int64_t before;  /* at the change told before this one, or when watching began */
     bool own;        /* all of it was committed through this Manager */
     bool all;        /* the paths are not known, or too many: look at everything */
-    const char *const *paths; /* what has changed: for tosc_path(); "" is the root */
+    /*
+     * What has changed, or is no longer there: for tosc_path(); "" is the root. Never
+     * less than what has changed, but it may be more: an element that no path can name is
+     * told as the container that holds it, and a list that has become longer or shorter
+     * as a whole.
+     */
+    const char *const *paths;
     size_t path_count;
 } tosc_change;
 
 typedef struct tosc_watch tosc_watch;
+/* `manager` is the handle that tosc_watch_new() was given: it should be kept as long. */
 typedef void (*tosc_change_fn)(tosc_manager *manager, const tosc_change *change,
                                void *arg);
 
 /*
- * From now on tells of commits, by whomever, that change something at or under `path` (NULL:
- * anything). With `fn`: the Manager's watcher thread calls it, without Python's lock, one
- * change after the other; commits that come while it runs are told together. It may call any
- * function of the library but tosc_host_stop() and tosc_manager_close(). Without: ask with
- * tosc_watch_next(). An object that can be reached by several paths is told by one of them.
+ * From now on tells of commits, by whomever, that change something at, under or above
+ * `path` (NULL: anything). A path leads through attributes that are stored, not through
+ * properties. An object that can be reached by several paths is told by all of them that
+ * do not go through an object twice.
+ *
+ * With `fn`: it is called in a thread of the Manager's, without Python's lock, one change
+ * after the other and one callback at a time; commits that come meanwhile are told
+ * together. It may call any function of the library but tosc_host_stop() and
+ * tosc_manager_close(), and changes that it makes are told later. It may be called before
+ * this function has returned. Without: ask with tosc_watch_next().
+ *
+ * A watch does not keep its Manager: after its end nothing more is told. In the child of
+ * a fork watches go on, from the first use of the Manager there. Blocks where the store
+ * was not read yet, and for as long as a walk of it takes if there is no other watch.
+ * TOSC_ECLOSED, TOSC_EINVAL, TOSC_ENOMEM, TOSC_ESYSTEM, or why the store cannot be read.
  */
 int tosc_watch_new(tosc_manager *manager, const char *path, tosc_change_fn fn, void *arg,
                    tosc_watch **ret);
 /*
- * Ends it. When it returns, the callback is not running and is not called again (called inside
- * the callback itself: again). NULL is accepted; returns NULL.
+ * Ends it. When it returns, the callback is not running and is not called again (called
+ * inside the callback itself: again). So what the callback waits for must not wait for
+ * this. NULL is accepted; returns NULL; allowed after tosc_host_stop().
  */
 tosc_watch *tosc_watch_free(tosc_watch *watch);
 /*
- * A descriptor for poll(), epoll or an event loop: readable while there is a change to tell.
- * Stays the watch's: do not read or close it. -1 with a callback.
+ * A descriptor for poll(), epoll or an event loop: readable while there is a change to
+ * tell, and from the end of the Manager on. Stays the watch's: do not read or close it.
+ * In the child of a fork it is another one with the same number. -1 with a callback. Does
+ * not block.
  */
 int tosc_watch_fd(tosc_watch *watch);
 /*
- * 1: a change, *ret borrowed from the watch until the next call; 0: there is none. Waits for at
- * most timeout_ms (0: not at all, -1: for ever; a signal ends it: TOSC_EINTR).
+ * 1: a change, *ret borrowed from the watch until the next call; 0: there is none. Waits
+ * for at most timeout_ms (0: not at all, not even for Python's lock; -1: for ever; a
+ * signal ends it: TOSC_EINTR). TOSC_ECLOSED: the Manager is closed, or the watch was
+ * freed meanwhile.
  */
 int tosc_watch_next(tosc_watch *watch, int64_t timeout_ms, const tosc_change **ret);
 

@@ -139,11 +139,11 @@ nothing_is_lost(tosc_backend *b)
     for (int i = 0; i < WRITERS; i++) {
         worker_start(0);
     }
-    for (double end = seconds() + 1.0;
+    for (double end = seconds() + 0.6;
          seconds() < end && race->done[own] < CHANGES_MAX;) {
         count_once(b, own, race);
     }
-    workers_let_work(0.3);
+    workers_let_work(0.1);
     flag_set(&race->stop, 1);
     workers_join();
     expect_ok(do_read(b, &data), "read at the end");

@@ -137,6 +137,7 @@ store_keeps_its_id(tosc_backend *b)
 {
     tosc_position first;
     tosc_position at;
+    tosc_data data;
 
     expect_ok(do_write(b, "one", &first), "write");
     if (!has_id(&first)) {
@@ -150,6 +151,16 @@ store_keeps_its_id(tosc_backend *b)
     at = position_now(b);
     expect(memcmp(first.store_id, at.store_id, sizeof(at.store_id)) == 0,
            "expected that read tells the same store id as write");
+    if ((ops_of(b) & OP_APPEND) != 0) {
+        expect_ok(do_append_text(b, "+", &at), "append");
+        expect(memcmp(first.store_id, at.store_id, sizeof(at.store_id)) == 0,
+               "expected that an append leaves the store's id as it is");
+    }
+    if ((ops_of(b) & OP_COMPACT) != 0) {
+        expect_ok(do_compact(b, "two+", 4, &at, &data), "compact");
+        expect(memcmp(first.store_id, data.at.store_id, sizeof(at.store_id)) == 0,
+               "expected that a compaction leaves the store's id as it is");
+    }
 }
 
 /* Without touching anything: try_write with just these expectations. */

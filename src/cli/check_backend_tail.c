@@ -129,9 +129,11 @@ append_with_a_wrong_cookie(tosc_backend *b)
 static void
 append_takes_every_size(tosc_backend *b)
 {
-    static const size_t sizes[] = {1,     0,     7,     8,       9,    455,
-                                   456,   511,   512,   4095,    4096, 4097,
-                                   65535, 65536, 65537, 1 << 20, 3};
+    /* Round the sizes of headers, blocks and pages. */
+    static const size_t sizes[] = {1,      0,      7,      8,      9,       448,   455,
+                                   456,    457,    511,    512,    513,     4030,  4032,
+                                   4040,   4095,   4096,   4097,   65535,   65536, 65537,
+                                   131000, 131072, 131073, 300000, 1 << 20, 3};
     size_t room = 4 << 20;
     unsigned char *all = malloc(room);
     size_t used = 0;

@@ -66,11 +66,11 @@ act_later(struct worker *worker)
     flag_set(&scene->done, 1);
 }
 
-/* Waits until the backend says that nothing has changed. */
+/* Waits until the backend says that nothing has changed, if it ever does unasked. */
 static void
 come_to_rest(tosc_backend *b, const tosc_position *at)
 {
-    bool changed = true;
+    bool changed = subject_wait_heeds_event(b);
 
     for (int i = 0; i < 5 && changed; i++) {
         expect_ok(do_wait(b, at, 30, NULL, &changed), "wait without a change");
@@ -113,6 +113,9 @@ wait_ends_in_time(tosc_backend *b)
     double start;
     double took;
 
+    if (!subject_wait_heeds_event(b)) {
+        skip("target_wait() takes no timeout");
+    }
     expect_ok(do_write(b, "a", &at), "write");
     come_to_rest(b, &at);
     start = seconds();

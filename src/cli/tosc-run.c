@@ -1,15 +1,15 @@
 /*
  * tosc-run: a Python interpreter that has the module `tosc` built in.
  *
- * It is python3 in all but two things: `tosc` is registered before the interpreter starts,
- * and sys.executable is this program, so that what a script starts again by it (the spawn
- * and forkserver methods of multiprocessing, subprocess) has `tosc` as well. Arguments,
- * environment, exit status and signals are left to CPython.
+ * It is python3 in all but two things: `tosc` is registered before the interpreter
+ * starts, and sys.executable is this program, so that what a script starts again by it
+ * (the spawn and forkserver methods of multiprocessing, subprocess) has `tosc` as well.
+ * Arguments, environment, exit status and signals are left to CPython.
  *
  * Where the standard library is must not depend on where this program lies: see
- * host_config.c for the cases that programs which embed scripts have as well. One more is ours:
- * if we lie in a virtual environment (a link in its bin/), CPython finds it out by itself.
- * VIRTUAL_ENV names one for us.
+ * host_config.c for the cases that programs which embed scripts have as well. One more is
+ * ours: if we lie in a virtual environment (a link in its bin/), CPython finds it out by
+ * itself. VIRTUAL_ENV names one for us.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -118,7 +118,10 @@ own_path(const char *name)
     return running;
 }
 
-/* Whether pyvenv.cfg lies beside the program or a directory above, as site.py looks for it. */
+/*
+ * Whether pyvenv.cfg lies beside the program or a directory above, as site.py looks for
+ * it.
+ */
 static bool
 lies_in_venv(const char *program)
 {
@@ -135,7 +138,9 @@ lies_in_venv(const char *program)
     return found;
 }
 
-/* VIRTUAL_ENV where it names an environment of this Python, else NULL (and a word why). */
+/*
+ * VIRTUAL_ENV where it names an environment of this Python, else NULL (and a word why).
+ */
 static const char *
 usable_venv(void)
 {

@@ -16,6 +16,7 @@
 
 #include <tosc/backend.h>
 
+#include "core/backend_kind.h"
 #include "core/backend_uri.h"
 #include "core/error.h"
 
@@ -26,7 +27,7 @@
 #define CONNECT_TIMEOUT_S 10
 #define TIMEOUT_S 30
 #define LEASE_S 15
-#define POLL_MS 5000
+#define POLL_MS 1000
 #define RETRIES 100
 #define MOST_S 3600
 
@@ -119,7 +120,41 @@ tosc_backend_ceph_new(const tosc_ceph_options *options, tosc_backend **ret)
     return 0;
 }
 
+int
+tosc__backend_ceph_where(const tosc_backend *backend, int64_t timeout_ms,
+                         tosc_position *ret)
+{
+    struct tosc__ceph_seen seen;
+    struct tosc__ceph_limit limit;
+    int64_t deadline = tosc__deadline(timeout_ms);
+    struct tosc__ceph *be;
+    int status;
+
+    if (tosc_backend_ops(backend) != &ceph_ops) {
+        return tosc__fail(TOSC_EUNSUPPORTED, "this is no Ceph backend");
+    }
+    be = tosc_backend_impl(backend);
+    limit = tosc__ceph_limit(be, NULL);
+    limit.deadline = limit.deadline < deadline ? limit.deadline : deadline;
+    status = tosc__ceph_look(be, &limit, NULL, false, &seen);
+    if (status == 0) {
+        tosc_blob_unref(seen.bytes);
+        *ret = tosc__guard_position(&seen.state.guard);
+    }
+    return status;
+}
+
 #else
+
+int
+tosc__backend_ceph_where(const tosc_backend *backend, int64_t timeout_ms,
+                         tosc_position *ret)
+{
+    (void)backend;
+    (void)timeout_ms;
+    (void)ret;
+    return tosc__fail(TOSC_EUNSUPPORTED, "this is no Ceph backend");
+}
 
 int
 tosc_backend_ceph_new(const tosc_ceph_options *options, tosc_backend **ret)
@@ -183,6 +218,9 @@ tosc__ceph_open(const tosc_uri *uri, void *arg, tosc_backend **ret)
     (void)arg;
     if (status == 0) {
         status = read_numbers(uri, &options);
+    }
+    if (status == 0) {
+        status = tosc_uri_check(uri);
     }
     if (status != 0) {
         return status;

@@ -18,4 +18,11 @@ bool tosc__backend_is_inproc(const tosc_backend *backend);
 const char *tosc__backend_file_path(const tosc_backend *backend,
                                     tosc_file_options *ret_options);
 
+/*
+ * Where a Ceph backend's store is, found out in at most timeout_ms, without its bytes.
+ * TOSC_EUNSUPPORTED: it is no Ceph backend; else as its read operation.
+ */
+int tosc__backend_ceph_where(const tosc_backend *backend, int64_t timeout_ms,
+                             tosc_position *ret);
+
 #endif

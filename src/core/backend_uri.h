@@ -9,7 +9,6 @@
 #include <tosc/backend.h>
 
 /* backend_ceph.c: ceph:pool/object?…; TOSC_EUNSUPPORTED where it was built without. */
-int tosc__ceph_open(const tosc_uri *uri, void *arg, tosc_backend **ret)
-    __attribute__((weak));
+int tosc__ceph_open(const tosc_uri *uri, void *arg, tosc_backend **ret);
 
 #endif

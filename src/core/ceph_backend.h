@@ -1,8 +1,9 @@
 /*
  * The Ceph backend's object, and what its files share: backend_ceph.c (options, table),
  * ceph_life.c (making, fork, the end, links), ceph_read.c (reading), ceph_write.c
- * (changing), ceph_settle.c (outcomes), ceph_lock.c (exclusive lock), ceph_keeper.c (what is
- * due at certain times), ceph_wait.c (waiting), ceph_watch.c (notices). Private to core; only where librados is.
+ * (changing), ceph_settle.c (outcomes), ceph_lock.c (exclusive lock), ceph_keeper.c (what
+ * is due at certain times), ceph_wait.c (waiting), ceph_watch.c (notices). Private to
+ * core; only where librados is.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,6 +20,7 @@
 #include "core/ceph_failures.h"
 #include "core/ceph_guard.h"
 #include "core/ceph_io.h"
+#include "core/ceph_topic.h"
 #include "core/clock.h"
 #include "core/fork.h"
 #include "core/lock.h"
@@ -31,10 +33,13 @@ struct tosc__ceph_state {
     uint8_t holder[TOSC__HOLDER_SIZE]; /* of the exclusive lock; zero: nobody */
 };
 
-/* Which notices and events a look at the object, begun now, will have seen the cause of. */
+/*
+ * Which notices and events a look at the object, begun now, will have seen the cause of.
+ */
 struct tosc__ceph_mark {
     uint64_t events;
     uint64_t news;
+    uint64_t topic;
 };
 
 /* One who sleeps for changes, or for the lock; kept for the next. */
@@ -58,6 +63,7 @@ struct tosc__ceph {
     int64_t timeout_ns;
     int64_t lease_ms;
     int64_t poll_ns;
+    struct tosc__ceph_topic *topic;
 
     struct tosc__fork_node node;
     struct tosc__gate gate; /* who has the exclusive lock through this object */
@@ -124,8 +130,8 @@ struct tosc__ceph_seen {
 };
 
 /*
- * Looks at the object. With `known`, gets the raw content after it; if it turns out that the
- * base is another one, from wherever needed. With `whole`, all.
+ * Looks at the object. With `known`, gets the raw content after it; if it turns out that
+ * the base is another one, from wherever needed. With `whole`, all.
  */
 int tosc__ceph_look(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
                     const tosc_position *known, bool whole, struct tosc__ceph_seen *ret);
@@ -169,18 +175,19 @@ enum tosc__ceph_outcome {
 };
 
 /*
- * Makes a change that was built from `from` (NULL: whatever is there): the conditions about the
- * guard are filled in. `notify`: a notice of the new guard follows it. `doing` is for messages. *ret_status: of FAILED and LOST; of LOST it
- * may be TOSC__CEPH_AGAIN: if it was not stored, do it again.
+ * Makes a change that was built from `from` (NULL: whatever is there): the conditions
+ * about the guard are filled in. `notify`: a notice of the new guard follows it. `doing`
+ * is for messages. *ret_status: of FAILED and LOST; of LOST it may be TOSC__CEPH_AGAIN:
+ * if it was not stored, do it again.
  */
 enum tosc__ceph_outcome
 tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
                  struct tosc__ceph_change *change, const char *doing, bool notify,
                  const struct tosc__ceph_limit *limit, int *ret_status);
 /*
- * Finds out what became of a LOST commit that was to lead from `from` to the next version:
- * 0 it was stored; `cause`, the status of the loss, if it was not and never will be;
- * TOSC_ECONFLICT if another one was; TOSC_EUNKNOWN.
+ * Finds out what became of a LOST commit that was to lead from `from` to the next
+ * version: 0 it was stored; `cause`, the status of the loss, if it was not and never will
+ * be; TOSC_ECONFLICT if another one was; TOSC_EUNKNOWN.
  */
 int tosc__ceph_settle(struct tosc__ceph *be, const struct tosc__ceph_state *from,
                       const uint8_t id[16], int cause, int64_t deadline);
@@ -193,8 +200,8 @@ int tosc__ceph_unlock(void *impl, const void *holder);
 const uint8_t *tosc__ceph_token(struct tosc__ceph *be, const void *holder,
                                 uint8_t room[TOSC__HOLDER_SIZE]);
 /*
- * After a change was OVERTAKEN: looks at the store, and if somebody else has the lock, waits
- * until he has not. *limit starts anew then.
+ * After a change was OVERTAKEN: looks at the store, and if somebody else has the lock,
+ * waits until he has not. *limit starts anew then.
  */
 int tosc__ceph_look_again(struct tosc__ceph *be, const void *holder,
                           struct tosc__ceph_limit *limit);
@@ -219,7 +226,10 @@ int tosc__ceph_changed(void *impl, const tosc_position *known);
 /* NULL: no memory, or no descriptors. */
 struct tosc__ceph_waiter *tosc__ceph_waiter_take(struct tosc__ceph *be);
 void tosc__ceph_waiter_give(struct tosc__ceph *be, struct tosc__ceph_waiter *waiter);
-/* After a commit of ours that led to `at`: wakes all, here and, if not `noticed`, elsewhere. */
+/*
+ * After a commit of ours that led to `at`: wakes all, here and, if not `noticed`,
+ * elsewhere.
+ */
 void tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at, bool noticed);
 
 /* Anything may have happened: whoever waits has to look. Any thread. */

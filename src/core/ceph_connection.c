@@ -3,17 +3,18 @@
  *
  * There is one connection for each cluster and identity in a process, in a list, counted;
  * it is shut down when its last link goes. What librados cannot do in a bounded time
- * (connecting, finding a pool, shutting down) is done by threads that can be given up: each
- * shares a counted object with whoever waits for it, and cleans up after itself if he has
- * gone. All signals are blocked in them, and so in the threads that librados makes there:
- * signals are for the program's threads, whose waits they are to end.
+ * (connecting, finding a pool, shutting down) is done by threads that can be given up:
+ * each shares a counted object with whoever waits for it, and cleans up after itself if
+ * he has gone. All signals are blocked in them, and so in the threads that librados makes
+ * there: signals are for the program's threads, whose waits they are to end.
  *
  * After a fork the child forgets its parent's connections without touching them, as
  * librados would hang: what they hold is leaked, and the next use connects anew.
  *
- * Time limits are kept by whoever waits, not by librados, as one connection serves backends
- * with different ones. librados is told to look often whether something that does not
- * answer is still there, and has limits of its own far beyond ours as a last resort.
+ * Time limits are kept by whoever waits, not by librados, as one connection serves
+ * backends with different ones. librados is told to look often whether something that
+ * does not answer is still there, and has limits of its own far beyond ours as a last
+ * resort.
  *
  * The key is in the connection's identity and nowhere else; no message contains it.
  *
@@ -44,7 +45,7 @@
 #include "core/sys.h"
 
 #define LAST_RESORT_S "3700"
-#define EXIT_NS (2 * TOSC__SECOND)
+#define EXIT_NS (TOSC__SECOND / 2)
 #define RETRY_NS (TOSC__SECOND / 2)
 
 struct connection {
@@ -70,7 +71,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the list, co
 static struct connection *connections;
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 static unsigned forks;
-static int closing; /* atomic, futex: threads that close something */
+static int busy; /* atomic, futex: what is being made or closed behind the scenes */
 
 /* ---- fork, exit ---- */
 
@@ -93,7 +94,7 @@ renew(struct tosc__fork_node *node)
 {
     (void)node;
     connections = NULL;
-    closing = 0;
+    busy = 0;
     forks++;
     pthread_mutex_unlock(&mutex);
 }
@@ -108,13 +109,13 @@ tosc__ceph_forks(void)
 }
 
 void
-tosc__ceph_wait_closed(int64_t deadline)
+tosc__ceph_wait_idle(int64_t deadline)
 {
     int count;
 
-    while ((count = __atomic_load_n(&closing, __ATOMIC_ACQUIRE)) > 0
+    while ((count = __atomic_load_n(&busy, __ATOMIC_ACQUIRE)) > 0
            && tosc__now() < deadline) {
-        tosc__futex_wait(&closing, count, deadline);
+        tosc__futex_wait(&busy, count, deadline);
     }
 }
 
@@ -122,7 +123,7 @@ tosc__ceph_wait_closed(int64_t deadline)
 static void
 at_exit(void)
 {
-    tosc__ceph_wait_closed(tosc__now() + EXIT_NS);
+    tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
 }
 
 static void
@@ -330,7 +331,36 @@ delist(struct connection *c)
     }
 }
 
-/* May block for long: only in a thread that nobody waits for. */
+static void
+connection_free(struct connection *c)
+{
+    if (c->cluster != NULL) {
+        rados_shutdown(c->cluster);
+    }
+    identity_clear(&c->identity);
+    tosc_event_free(c->ready);
+    free(c);
+}
+
+void
+tosc__ceph_busy(int change)
+{
+    __atomic_add_fetch(&busy, change, __ATOMIC_RELEASE);
+    tosc__futex_wake(&busy, INT32_MAX);
+}
+
+static void *
+free_main(void *arg)
+{
+    connection_free(arg);
+    tosc__ceph_busy(-1);
+    return NULL;
+}
+
+/*
+ * The last reference has it shut down by another thread: that takes a while, and the
+ * caller may be one of librados's own threads, which would wait for itself.
+ */
 static void
 connection_unref(struct connection *c)
 {
@@ -342,38 +372,13 @@ connection_unref(struct connection *c)
         delist(c);
     }
     pthread_mutex_unlock(&mutex);
-    if (last) {
-        if (c->cluster != NULL) {
-            rados_shutdown(c->cluster);
+    if (last && c->cluster == NULL) {
+        connection_free(c);
+    } else if (last) {
+        tosc__ceph_busy(1);
+        if (!tosc__ceph_spawn(free_main, c)) {
+            tosc__ceph_busy(-1); /* then it stays connected */
         }
-        identity_clear(&c->identity);
-        tosc_event_free(c->ready);
-        free(c);
-    }
-}
-
-void
-tosc__ceph_closing(int change)
-{
-    __atomic_add_fetch(&closing, change, __ATOMIC_RELEASE);
-    tosc__futex_wake(&closing, INT32_MAX);
-}
-
-static void *
-unref_main(void *arg)
-{
-    connection_unref(arg);
-    tosc__ceph_closing(-1);
-    return NULL;
-}
-
-/* The same for everybody else. Without a thread it stays connected. */
-static void
-connection_drop(struct connection *c)
-{
-    tosc__ceph_closing(1);
-    if (!tosc__ceph_spawn(unref_main, c)) {
-        tosc__ceph_closing(-1);
     }
 }
 
@@ -391,6 +396,7 @@ connect_main(void *arg)
     }
     tosc_event_set(c->ready);
     connection_unref(c);
+    tosc__ceph_busy(-1);
     return NULL;
 }
 
@@ -428,7 +434,9 @@ connection_get(const struct tosc__ceph_identity *identity)
     } else if ((c = connection_new(identity)) != NULL) {
         c->next = connections;
         connections = c;
+        tosc__ceph_busy(1);
         if (!tosc__ceph_spawn(connect_main, c)) {
+            tosc__ceph_busy(-1);
             c->error = EAGAIN;
             delist(c);
             c->refs--;
@@ -454,7 +462,7 @@ struct job {
 };
 
 static void
-job_unref(struct job *job, bool may_block)
+job_unref(struct job *job)
 {
     if (__atomic_sub_fetch(&job->refs, 1, __ATOMIC_ACQ_REL) != 0) {
         return;
@@ -463,7 +471,7 @@ job_unref(struct job *job, bool may_block)
         rados_ioctx_destroy(job->io);
     }
     if (job->connection != NULL) {
-        may_block ? connection_unref(job->connection) : connection_drop(job->connection);
+        connection_unref(job->connection);
     }
     tosc__ceph_link_unref(job->checked);
     free(job->pool);
@@ -480,14 +488,14 @@ job_new(struct connection *c, const char *pool, const char *name_space)
 
     if (job == NULL) {
         if (c != NULL) {
-            connection_drop(c);
+            connection_unref(c);
         }
         return NULL;
     }
     *job = (struct job){.refs = 1, .connection = c, .done = tosc_event_new()};
     if (!copy(&job->pool, pool) || !copy(&job->name_space, name_space)
         || job->done == NULL) {
-        job_unref(job, false);
+        job_unref(job);
         return NULL;
     }
     return job;
@@ -511,7 +519,8 @@ pool_main(void *arg)
     job->error = -rc;
     job->aligned = needed != 0;
     tosc_event_set(job->done);
-    job_unref(job, true);
+    job_unref(job);
+    tosc__ceph_busy(-1);
     return NULL;
 }
 
@@ -524,7 +533,8 @@ check_main(void *arg)
 
     job->error = rc == -ENOENT ? ENOENT : 0;
     tosc_event_set(job->done);
-    job_unref(job, true);
+    job_unref(job);
+    tosc__ceph_busy(-1);
     return NULL;
 }
 
@@ -536,7 +546,9 @@ run(struct job *job, void *(*main)(void *), const char *where,
     int status;
 
     __atomic_add_fetch(&job->refs, 1, __ATOMIC_RELAXED);
+    tosc__ceph_busy(1);
     if (!tosc__ceph_spawn(main, job)) {
+        tosc__ceph_busy(-1);
         __atomic_sub_fetch(&job->refs, 1, __ATOMIC_RELAXED);
         return tosc__fail_errno(EAGAIN, where, "cannot make a thread for");
     }
@@ -561,7 +573,8 @@ pool_failed(const struct job *job, const char *where)
             "set %s allow_ec_overwrites true` done, for",
             job->pool, job->pool);
     }
-    return tosc__ceph_failed(job->error, where, "looking for the pool of", 0);
+    return tosc__ceph_failed(job->error, &job->connection->identity, where,
+                             "looking for the pool of", 0);
 }
 
 /* The link that a finished job has made. */
@@ -588,8 +601,8 @@ link_of(struct job *job, const char *where, struct tosc__ceph_link **ret)
 }
 
 /*
- * A connection that is ready, with a reference. If one that somebody else began has failed
- * because his time was over, ours need not be.
+ * A connection that is ready, with a reference. If one that somebody else began has
+ * failed because his time was over, ours need not be.
  */
 static int
 connect_within(const struct tosc__ceph_identity *identity, const char *where,
@@ -612,7 +625,7 @@ connect_within(const struct tosc__ceph_identity *identity, const char *where,
         } else if (status == 0) {
             status = tosc__ceph_connect_failed(&c->identity, c->stage, c->error, where);
         }
-        connection_drop(c);
+        connection_unref(c);
         if (status != TOSC_ESYSTEM || tosc_error_errno() != ETIMEDOUT
             || tosc__now() + RETRY_NS > limit->deadline) {
             return status;
@@ -640,7 +653,7 @@ tosc__ceph_link_open(const struct tosc__ceph_identity *identity, const char *poo
     if (status == 0) {
         status = link_of(job, where, ret);
     }
-    job_unref(job, false);
+    job_unref(job);
     return status;
 }
 
@@ -659,7 +672,7 @@ tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
     if (status == 0 && job->error != 0) {
         status = pool_failed(job, where);
     }
-    job_unref(job, false);
+    job_unref(job);
     return status;
 }
 
@@ -674,32 +687,15 @@ tosc__ceph_link_ref(struct tosc__ceph_link *link)
     return link;
 }
 
-static void *
-close_main(void *arg)
-{
-    struct tosc__ceph_link *link = arg;
-
-    rados_ioctx_destroy(link->io);
-    connection_unref(link->connection);
-    free(link);
-    tosc__ceph_closing(-1);
-    return NULL;
-}
-
 struct tosc__ceph_link *
 tosc__ceph_link_unref(struct tosc__ceph_link *link)
 {
-    if (link == NULL || __atomic_sub_fetch(&link->refs, 1, __ATOMIC_ACQ_REL) != 0) {
-        return NULL;
-    }
-    if (link->forks != forks) {
-        free(link); /* the rest is our parent's */
-        return NULL;
-    }
-    /* The caller may be one of librados's own threads, which would wait for itself. */
-    tosc__ceph_closing(1);
-    if (!tosc__ceph_spawn(close_main, link)) {
-        tosc__ceph_closing(-1);
+    if (link != NULL && __atomic_sub_fetch(&link->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+        if (link->forks == forks) { /* else the rest is our parent's */
+            rados_ioctx_destroy(link->io);
+            connection_unref(link->connection);
+        }
+        free(link);
     }
     return NULL;
 }

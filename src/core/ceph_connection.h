@@ -1,6 +1,6 @@
 /*
- * Connections to Ceph clusters, shared within the process, and links to one pool over them.
- * Private to core; only where librados is.
+ * Connections to Ceph clusters, shared within the process, and links to one pool over
+ * them. Private to core; only where librados is.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -33,15 +33,15 @@ struct tosc__ceph_limit {
 };
 
 /*
- * A link for `where` ("pool/object", for messages), connecting where needed. TOSC_ESYSTEM,
- * TOSC_EINTR, TOSC_ENOMEM. Blocks up to the limit's deadline.
+ * A link for `where` ("pool/object", for messages), connecting where needed.
+ * TOSC_ESYSTEM, TOSC_EINTR, TOSC_ENOMEM. Blocks up to the limit's deadline.
  */
 int tosc__ceph_link_open(const struct tosc__ceph_identity *identity, const char *pool,
                          const char *name_space, const char *where,
                          const struct tosc__ceph_limit *limit,
                          struct tosc__ceph_link **ret);
 struct tosc__ceph_link *tosc__ceph_link_ref(struct tosc__ceph_link *link);
-/* The last reference has it closed by another thread. Never blocks; any thread. */
+/* The last link of a connection has it shut down by another thread. Never blocks. */
 struct tosc__ceph_link *tosc__ceph_link_unref(struct tosc__ceph_link *link);
 
 /* False after a fork, or when the cluster has shut this connection out. */
@@ -56,17 +56,17 @@ int tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
 void *tosc__ceph_link_io(const struct tosc__ceph_link *link);
 void *tosc__ceph_link_cluster(const struct tosc__ceph_link *link);
 
-/* Something is being closed (1), has been (-1). */
-void tosc__ceph_closing(int change);
-/* Waits for links being closed by other threads, for at most so long. */
-void tosc__ceph_wait_closed(int64_t deadline);
+/* Something is being made or closed by other threads (1), has been (-1). */
+void tosc__ceph_busy(int change);
+/* Waits for what is being made or closed, but no longer than the deadline. */
+void tosc__ceph_wait_idle(int64_t deadline);
 
 /* How often this process is a child of a fork. */
 unsigned tosc__ceph_forks(void);
 
 /*
- * Runs `job(arg)` in a thread of its own, all signals blocked, that nobody joins. False: no
- * thread could be made.
+ * Runs `job(arg)` in a thread of its own, all signals blocked, that nobody joins. False:
+ * no thread could be made.
  */
 bool tosc__ceph_spawn(void *(*job)(void *arg), void *arg);
 

@@ -2,8 +2,8 @@
  * What errors of librados mean, in sentences that say what to do.
  *
  * One number means different things at different stages (EINVAL: a malformed key, or an
- * address; ENOENT: no keyring, no pool, no object), so there is a function for each stage.
- * A key appears in no sentence.
+ * address; ENOENT: no keyring, no pool, no object), so there is a function for each
+ * stage. A key appears in no sentence.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -52,11 +52,12 @@ not_let_in(const struct tosc__ceph_identity *who, int error, const char *where)
             "it), or not the right one, for",
             who->client);
     }
-    return tosc__fail_errno(error, where,
-                            "the Ceph cluster does not let client.%s in: it has no such "
-                            "user, or the user has another key (check client, and key or "
-                            "keyring), for",
-                            who->client);
+    return tosc__fail_errno(
+        error, where,
+        "the Ceph cluster does not let client.%s in: it has no such "
+        "user, or the user has another key (check client, and %s%s), for",
+        who->client, who->key != NULL ? "key" : "keyring ",
+        who->key != NULL ? "" : who->keyring);
 }
 
 /* Whether it is base64, as keys are. */
@@ -88,6 +89,14 @@ not_understood(const struct tosc__ceph_identity *who, const char *where)
                             who->mon_host != NULL ? who->mon_host : "", who->client);
 }
 
+static int
+cannot_connect(const struct tosc__ceph_identity *who, int error, const char *where)
+{
+    return tosc__fail_errno(error, where,
+                            "cannot connect to the Ceph cluster as client.%s, for",
+                            who->client);
+}
+
 int
 tosc__ceph_connect_failed(const struct tosc__ceph_identity *who,
                           enum tosc__ceph_stage stage, int error, const char *where)
@@ -95,18 +104,25 @@ tosc__ceph_connect_failed(const struct tosc__ceph_identity *who,
     if (stage == TOSC__CEPH_CONF) {
         return conf_failed(who, error, where);
     }
+    if (error != ETIMEDOUT && who->key == NULL && who->keyring != NULL
+        && strchr(who->keyring, ',') == NULL && access(who->keyring, R_OK) != 0) {
+        return tosc__fail_errno(errno, who->keyring, "cannot read the keyring");
+    }
     switch (error) {
     case ETIMEDOUT:
         return tosc__ceph_unreachable(who, where);
     case EACCES:
     case EPERM:
         return not_let_in(who, error, where);
+    case EIO:
+        if (who->key == NULL && who->keyring != NULL) {
+            return tosc__fail_errno(EIO, who->keyring,
+                                    "there is something else than a keyring in");
+        }
+        return cannot_connect(who, error, where);
     case EINVAL:
         return not_understood(who, where);
     case ENOENT:
-        if (who->keyring != NULL && access(who->keyring, R_OK) != 0) {
-            return tosc__fail_errno(errno, who->keyring, "cannot read the keyring");
-        }
         return tosc__fail_errno(
             ENOENT, where,
             "no key for client.%s was found%s%s (give key, or a "
@@ -114,14 +130,13 @@ tosc__ceph_connect_failed(const struct tosc__ceph_identity *who,
             who->client, who->keyring != NULL ? " in " : "",
             who->keyring != NULL ? who->keyring : "");
     default:
-        return tosc__fail_errno(error, where,
-                                "cannot connect to the Ceph cluster as client.%s, for",
-                                who->client);
+        return cannot_connect(who, error, where);
     }
 }
 
 int
-tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size)
+tosc__ceph_failed(int error, const struct tosc__ceph_identity *who, const char *where,
+                  const char *doing, uint64_t size)
 {
     switch (error) {
     case ENOMEM:
@@ -134,10 +149,11 @@ tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size
                                 doing);
     case EPERM:
     case EACCES:
-        return tosc__fail_errno(error, where,
-                                "the user lacks a capability (needed: mon 'allow r', osd "
-                                "'allow rwx pool=NAME') while %s",
-                                doing);
+        return tosc__fail_errno(
+            error, where,
+            "client.%s lacks a capability (it needs mon 'allow r' and "
+            "osd 'allow rwx pool=%.*s': see `ceph auth caps`) while %s",
+            who->client, (int)strcspn(where, "/"), where, doing);
     case ENOSPC:
         return tosc__fail_errno(ENOSPC, where,
                                 "the Ceph cluster is full: add space, or remove "

@@ -18,6 +18,7 @@ int tosc__ceph_connect_failed(const struct tosc__ceph_identity *who,
 /* The monitors did not answer within the limit. */
 int tosc__ceph_unreachable(const struct tosc__ceph_identity *who, const char *where);
 /* An operation, while `doing` ("reading", …). `size`: bytes to be written, or 0. */
-int tosc__ceph_failed(int error, const char *where, const char *doing, uint64_t size);
+int tosc__ceph_failed(int error, const struct tosc__ceph_identity *who, const char *where,
+                      const char *doing, uint64_t size);
 
 #endif

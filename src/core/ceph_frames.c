@@ -1,9 +1,9 @@
 /*
  * Records in memory.
  *
- * What is valid is said in docs/file-format.md; the pieces come from record.c. Nothing here
- * is ever torn: RADOS applies an operation wholly or not at all, so whatever does not fit
- * is damage, and that is for the caller to say.
+ * What is valid is said in docs/file-format.md; the pieces come from record.c. Nothing
+ * here is ever torn: RADOS applies an operation wholly or not at all, so whatever does
+ * not fit is damage, and that is for the caller to say.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

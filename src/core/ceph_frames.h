@@ -1,6 +1,6 @@
 /*
- * Records in memory: making the bytes that go into a RADOS object, and checking and taking
- * apart what came out of one. The format is that of data files. Private to core.
+ * Records in memory: making the bytes that go into a RADOS object, and checking and
+ * taking apart what came out of one. The format is that of data files. Private to core.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

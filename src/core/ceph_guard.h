@@ -1,6 +1,7 @@
 /*
- * The attributes of a store's RADOS object, to and from bytes: its guard, which every change
- * compares and sets, and its history. docs/ceph.md has the layout. Pure memory. Private.
+ * The attributes of a store's RADOS object, to and from bytes: its guard, which every
+ * change compares and sets, and its history. docs/ceph.md has the layout. Pure memory.
+ * Private.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -49,7 +50,10 @@ struct tosc__history {
     uint8_t ids[TOSC__HISTORY_MAX][16]; /* of newest, newest - 1, … */
 };
 
-/* Ids of versions that do not join on to what is there replace it; older ones are dropped. */
+/*
+ * Ids of versions that do not join on to what is there replace it; older ones are
+ * dropped.
+ */
 void tosc__history_add(struct tosc__history *history, int64_t version,
                        const uint8_t id[16]);
 /* Adds what `from` has. */

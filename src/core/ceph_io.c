@@ -3,13 +3,13 @@
  *
  * Each is sent asynchronously, and whoever waits sleeps on an eventfd of the operation's
  * own, so that signals, stop events and deadlines end the wait. The struct and all that
- * librados writes to (buffers, results) are shared with it: who gives an operation up cancels it and
- * drops his reference, and librados's goes with the completion, whenever that comes. The
- * completion's callback takes no lock and calls nobody.
+ * librados writes to (buffers, results) are shared with it: who gives an operation up
+ * cancels it and drops his reference, and librados's goes with the completion, whenever
+ * that comes. The completion's callback takes no lock and calls nobody.
  *
- * The lease of the exclusive lock is a lock of the OSD's class "lock" ("rados lock" in the
- * tools). librados has calls for it, but they block; so its requests are encoded here, as
- * parts of compound operations.
+ * The lease of the exclusive lock is a lock of the OSD's class "lock" ("rados lock" in
+ * the tools). librados has calls for it, but they block; so its requests are encoded
+ * here, as parts of compound operations.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -18,8 +18,8 @@
 struct tosc__ceph_op;
 
 /*
- * Gives the operation up: it is cancelled if it still can be, and frees itself when librados
- * lets go of it. NULL is accepted.
+ * Gives the operation up: it is cancelled if it still can be, and frees itself when
+ * librados lets go of it. NULL is accepted.
  */
 void tosc__ceph_op_abandon(struct tosc__ceph_op *op);
 
@@ -43,8 +43,8 @@ struct tosc__ceph_found {
 };
 
 /*
- * Reads all attributes and `length` bytes from `offset` into `blob` at `at`, at one moment.
- * `blob` may be NULL with length 0; else a reference is taken.
+ * Reads all attributes and `length` bytes from `offset` into `blob` at `at`, at one
+ * moment. `blob` may be NULL with length 0; else a reference is taken.
  */
 int tosc__ceph_read_start(struct tosc__ceph_link *link, const char *object,
                           uint64_t offset, tosc_blob *blob, size_t at, size_t length,

@@ -1,11 +1,11 @@
 /*
- * The keeper: what a Ceph backend has to do at certain times. A thread of its own, made when
- * it is first needed, that sleeps most of the time.
+ * The keeper: what a Ceph backend has to do at certain times. A thread of its own, made
+ * when it is first needed, that sleeps most of the time.
  *
- * While the exclusive lock is held it renews the lease. And it sends notices in a
- * stream of commits: where one follows the other without a pause, a notice for each would
- * cost as much as a tenth of the commits themselves, so one is sent every STREAM_NS. A
- * commit after a pause is always told of at once, by who made it.
+ * While the exclusive lock is held it renews the lease. And it sends notices in a stream
+ * of commits: where one follows the other without a pause, a notice for each would cost
+ * as much as a tenth of the commits themselves, so one is sent every STREAM_NS. A commit
+ * after a pause is always told of at once, by who made it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -1,12 +1,12 @@
 /*
  * The life of a Ceph backend: its links, fork, the end.
  *
- * A link is made when it is needed, and given up when the cluster shuts the connection out
- * or the process forks; whatever is needed next makes another one. The child of a fork
- * forgets the link, the watch and the lock without a word to librados: its parent has
- * them. At the end the watch is dropped and the link closed by other threads; the end of the
- * last backend waits for them a little, so that a program that goes on to exit leaves none
- * running.
+ * A link is made when it is needed, and given up when the cluster shuts the connection
+ * out or the process forks; whatever is needed next makes another one. The child of a
+ * fork forgets the link, the watch and the lock without a word to librados: its parent
+ * has them. At the end the watch is dropped and the link closed by other threads; the end
+ * of the last backend waits for them a little, so that a program that goes on to exit
+ * leaves none running.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,7 +27,7 @@
 #include "core/fileio.h"
 #include "core/sys.h"
 
-#define END_NS (2 * TOSC__SECOND)
+#define END_NS (TOSC__SECOND / 2)
 
 /* Backends that there are; atomic. */
 static int live;
@@ -184,7 +184,35 @@ clear(struct tosc__ceph *be)
     free(be->object);
     free(be->name_space);
     free(be->where);
+    tosc__ceph_topic_unref(be->topic);
     free(be);
+}
+
+/* Who names the same store in the same way shares its topic. */
+static struct tosc__ceph_topic *
+find_topic(const tosc_ceph_options *options)
+{
+    const char *parts[] = {options->conf, options->mon_host, options->pool,
+                           options->name_space, options->object};
+    struct tosc__ceph_topic *topic;
+    size_t room = 1;
+    size_t used = 0;
+    char *name;
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        room += parts[i] != NULL ? strlen(parts[i]) + 1 : 1;
+    }
+    name = tosc__sys.malloc(room);
+    if (name == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        used += (size_t)snprintf(name + used, room - used, "%s\n",
+                                 parts[i] != NULL ? parts[i] : "");
+    }
+    topic = tosc__ceph_topic_get(name);
+    free(name);
+    return topic;
 }
 
 static bool
@@ -208,7 +236,8 @@ fill(struct tosc__ceph *be, const tosc_ceph_options *options)
            && copy(&be->who.conf, options->conf)
            && copy(&be->who.mon_host, options->mon_host) && copy(&be->pool, options->pool)
            && copy(&be->object, options->object)
-           && copy(&be->name_space, options->name_space);
+           && copy(&be->name_space, options->name_space)
+           && (be->topic = find_topic(options)) != NULL;
 }
 
 int
@@ -267,7 +296,7 @@ tosc__ceph_destroy(void *impl)
     pthread_mutex_destroy(&be->mutex);
     clear(be);
     if (__atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED) == 0) {
-        tosc__ceph_wait_closed(tosc__now() + END_NS);
+        tosc__ceph_wait_idle(tosc__now() + END_NS);
     }
 }
 

@@ -1,17 +1,18 @@
 /*
- * The exclusive lock: an attribute that names the holder, and a lease that ends by itself.
+ * The exclusive lock: an attribute that names the holder, and a lease that ends by
+ * itself.
  *
  * Every change compares the attribute tosc.holder with what its maker is: nobody, or the
- * holder. So from the moment that the attribute is set, only the holder's changes are done,
- * without anybody looking. The right to set it is the lease: a lock of the OSD's class
- * "lock" (`rados lock info` shows it) with a duration, taken in the same compound
- * operation. While its last renewal is younger than the duration, nobody else can take it;
- * the OSD's clock decides. The keeper renews it while the lock is held.
+ * holder. So from the moment that the attribute is set, only the holder's changes are
+ * done, without anybody looking. The right to set it is the lease: a lock of the OSD's
+ * class "lock" (`rados lock info` shows it) with a duration, taken in the same compound
+ * operation. While its last renewal is younger than the duration, nobody else can take
+ * it; the OSD's clock decides. The keeper renews it while the lock is held.
  *
  * A holder that dies leaves the attribute behind. Whoever wants to change something then
  * waits until the lease is over, and takes the attribute away by an operation that
- * succeeds only with an expired lease. A holder that was only frozen that long finds
- * its changes refused, as it is not the one any more, and goes on as one who has not the
+ * succeeds only with an expired lease. A holder that was only frozen that long finds its
+ * changes refused, as it is not the one any more, and goes on as one who has not the
  * lock.
  *
  * Within this process the gate is the lock; it is taken first, and kept to the end.
@@ -36,6 +37,8 @@
 #define PAUSE_MAX_NS (50 * TOSC__MS)
 /* Between two tries to take away what a dead holder has left. */
 #define TIDY_NS (200 * TOSC__MS)
+/* The deadline is for waiting for others; one attempt has at least so long. */
+#define ATTEMPT_NS TOSC__SECOND
 
 /* ---- whose it is ---- */
 
@@ -182,8 +185,8 @@ tosc__ceph_look_again(struct tosc__ceph *be, const void *holder,
 /* ---- taking and giving ---- */
 
 /*
- * Nobody waits for the reply: what this connection sends later comes later, and if it does
- * not get through, the lease ends.
+ * Nobody waits for the reply: what this connection sends later comes later, and if it
+ * does not get through, the lease ends.
  */
 static void
 drop(struct tosc__ceph *be, const uint8_t *token)
@@ -208,7 +211,11 @@ try_take(struct tosc__ceph *be, const uint8_t *token, int64_t deadline)
     struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
     int status;
 
-    limit.deadline = limit.deadline < deadline ? limit.deadline : deadline;
+    if (limit.deadline > deadline) {
+        int64_t least = tosc__now() + ATTEMPT_NS;
+
+        limit.deadline = deadline > least ? deadline : least;
+    }
     switch (tosc__ceph_apply(be, NULL, &change, "locking", false, &limit, &status)) {
     case TOSC__CEPH_APPLIED:
         return 0;

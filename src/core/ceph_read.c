@@ -1,19 +1,21 @@
 /*
  * The Ceph backend's reading.
  *
- * A look gets the attributes and a run of content in one compound operation, so both are of
- * one moment. The guard says how far the content goes and which generation it is of. What
- * did not fit into the first operation is fetched by further ones; as the content of one
- * generation only grows, what they bring belongs to the guard that was seen first as long as the
- * generation is the same. If it is not, the base was replaced, and the look begins again.
+ * A look gets the attributes and a run of content in one compound operation, so both are
+ * of one moment. The guard says how far the content goes and which generation it is of.
+ * What did not fit into the first operation is fetched by further ones; as the content of
+ * one generation only grows, what they bring belongs to the guard that was seen first as
+ * long as the generation is the same. If it is not, the base was replaced, and the look
+ * begins again.
  *
- * Reading since a position asks for what comes after the offset in its cookie. If the guard
- * then says that the offset means nothing any more, a further operation gets what is needed.
- * A cookie that is simply wrong shows by records that do not fit; then everything is read.
+ * Reading since a position asks for what comes after the offset in its cookie. If the
+ * guard then says that the offset means nothing any more, a further operation gets what
+ * is needed. A cookie that is simply wrong shows by records that do not fit; then
+ * everything is read.
  *
- * An object without a guard, but with the content of a data file, is a store too: somebody
- * has put a copy there. Its guard is derived from its content, and written by the next
- * change.
+ * An object without a guard, but with the content of a data file, is a store too:
+ * somebody has put a copy there. Its guard is derived from its content, and written by
+ * the next change.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -64,8 +66,9 @@ tosc__ceph_mark(struct tosc__ceph *be)
     struct tosc__ceph_mark mark;
 
     pthread_mutex_lock(&be->mutex);
-    mark = (struct tosc__ceph_mark){be->events, be->news_count};
+    mark = (struct tosc__ceph_mark){.events = be->events, .news = be->news_count};
     pthread_mutex_unlock(&be->mutex);
+    mark.topic = tosc__ceph_topic_serial(be->topic);
     return mark;
 }
 
@@ -79,15 +82,17 @@ is_before(const struct tosc__guard *a, const struct tosc__guard *b)
 
 /*
  * A look that was overtaken by another one is forgotten, so that what is remembered does
- * not go back. A store that really went back (an old copy was put there) is looked at again
- * by everybody who wants to know; it costs them an operation.
+ * not go back. A store that really went back (an old copy was put there) is looked at
+ * again by everybody who wants to know; it costs them an operation.
  */
 void
 tosc__ceph_learn(struct tosc__ceph *be, const struct tosc__ceph_state *state,
                  const struct tosc__history *history, const struct tosc__ceph_mark *mark)
 {
     const struct tosc__guard *guard = &state->guard;
+    tosc_position at = tosc__guard_position(guard);
 
+    tosc__ceph_topic_tell(be->topic, &at, mark->topic);
     pthread_mutex_lock(&be->mutex);
     if (history != NULL) {
         tosc__history_merge(&be->history, history);
@@ -162,7 +167,7 @@ look_over(struct tosc__ceph *be, struct tosc__ceph_link *link,
     }
     tosc__ceph_op_abandon(op);
     return status == TOSC_ETIMEDOUT
-               ? tosc__ceph_failed(ETIMEDOUT, be->where, "reading", 0)
+               ? tosc__ceph_failed(ETIMEDOUT, &be->who, be->where, "reading", 0)
                : status;
 }
 
@@ -190,7 +195,7 @@ look_once(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
         }
         tosc__ceph_link_unref(link);
         if (status == 0 && error != 0 && error != ENOENT) {
-            status = tosc__ceph_failed(error, be->where, "reading", 0);
+            status = tosc__ceph_failed(error, &be->who, be->where, "reading", 0);
         }
         *ret_exists = error != ENOENT;
         return status;
@@ -556,7 +561,9 @@ squeeze(const struct tosc__ceph_seen *seen, int64_t from_version, int64_t after,
     return walk->offset == guard->tail && walk->version == guard->version;
 }
 
-/* What a look for `known` has brought, as the caller wants it. 1: the cookie was wrong. */
+/*
+ * What a look for `known` has brought, as the caller wants it. 1: the cookie was wrong.
+ */
 static int
 finish_read(struct tosc__ceph *be, const tosc_position *known,
             struct tosc__ceph_seen *seen, tosc_data *ret)

@@ -5,13 +5,13 @@
  * that was frozen), or never. To look for its commit id tells the first from the others.
  * Not finding it proves nothing yet; so a fence is put up: an operation that compares the
  * guard and sets another one which differs in nothing but its fence. When that succeeds,
- * the old guard, which the lost change compares with, is gone for good, and the lost change
- * can never be done. If it fails, the guard has changed, and we look again.
+ * the old guard, which the lost change compares with, is gone for good, and the lost
+ * change can never be done. If it fails, the guard has changed, and we look again.
  *
- * A commit leads from version V to V + 1, and no store is ever at V + 1 twice. So the question
- * is which commit made V + 1, and the answer is in the guard, in the records, or, if a
- * compaction took these away, in the history. Only when that does not reach back far
- * enough, when the store was deleted, or when the cluster does not answer within the
+ * A commit leads from version V to V + 1, and no store is ever at V + 1 twice. So the
+ * question is which commit made V + 1, and the answer is in the guard, in the records,
+ * or, if a compaction took these away, in the history. Only when that does not reach back
+ * far enough, when the store was deleted, or when the cluster does not answer within the
  * limit, the outcome is unknown.
  *
  * A signal does not end the wait for a change under way at once: the reply mostly is a
@@ -29,12 +29,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/bytes.h"
 #include "core/ceph_backend.h"
 #include "core/ceph_frames.h"
 #include "core/error.h"
 #include "core/fileio.h"
 
-#define GRACE_NS TOSC__SECOND
+#define GRACE_NS (TOSC__SECOND / 2)
 #define PAUSE_NS (20 * TOSC__MS)
 
 /* ---- making a change ---- */
@@ -99,7 +100,7 @@ judge(struct tosc__ceph *be, struct tosc__ceph_link *link,
     case ENOENT:
         *ret_status = tosc__ceph_link_check_pool(link, be->pool, be->where, limit);
         if (*ret_status == 0 && change->create) {
-            *ret_status = tosc__ceph_failed(ENOENT, be->where, doing, 0);
+            *ret_status = tosc__ceph_failed(ENOENT, &be->who, be->where, doing, 0);
         }
         return *ret_status == 0 ? TOSC__CEPH_OVERTAKEN : TOSC__CEPH_FAILED;
     case ESHUTDOWN:
@@ -107,7 +108,7 @@ judge(struct tosc__ceph *be, struct tosc__ceph_link *link,
         *ret_status = TOSC__CEPH_AGAIN;
         return TOSC__CEPH_LOST;
     default:
-        *ret_status = tosc__ceph_failed(error, be->where, doing, change->size);
+        *ret_status = tosc__ceph_failed(error, &be->who, be->where, doing, change->size);
         return is_refusal(error) ? TOSC__CEPH_FAILED : TOSC__CEPH_LOST;
     }
 }
@@ -142,7 +143,7 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
         tosc__ceph_op_abandon(op);
         outcome = TOSC__CEPH_LOST;
         if (status == TOSC_ETIMEDOUT) {
-            status = tosc__ceph_failed(ETIMEDOUT, be->where, doing, 0);
+            status = tosc__ceph_failed(ETIMEDOUT, &be->who, be->where, doing, 0);
         } else if (status == 0) {
             outcome = judge(be, link, change, doing, error, limit, &status);
         }
@@ -180,10 +181,8 @@ find_in_records(const struct tosc__ceph_seen *seen, const struct tosc__guard *fr
     while (tosc__walk_next(&walk)) {
         /* A base that a compaction has made bears no id. */
         if (walk.version == version) {
-            static const uint8_t none[16];
-
             memcpy(ret, walk.record.commit_id, 16);
-            return memcmp(ret, none, sizeof(none)) != 0;
+            return !tosc__is_zero(ret, 16);
         }
     }
     return false;
@@ -222,7 +221,6 @@ static enum tosc__ceph_outcome
 put_up_fence(struct tosc__ceph *be, const struct tosc__ceph_state *state,
              const struct tosc__ceph_limit *limit)
 {
-    static const uint8_t none[TOSC__HOLDER_SIZE];
     struct tosc__guard guard = state->guard;
     struct tosc__ceph_change change = {.guard = &guard, .holder = state->holder};
     struct tosc__ceph_state after = *state;
@@ -233,7 +231,7 @@ put_up_fence(struct tosc__ceph *be, const struct tosc__ceph_state *state,
     if (status != 0) {
         return TOSC__CEPH_FAILED;
     }
-    if (memcmp(state->holder, none, sizeof(none)) == 0) {
+    if (tosc__is_zero(state->holder, sizeof(state->holder))) {
         change.holder = NULL;
     }
     outcome =
@@ -247,8 +245,13 @@ put_up_fence(struct tosc__ceph *be, const struct tosc__ceph_state *state,
     return outcome;
 }
 
-/* One look: TOSC__CEPH_AGAIN, 0 (stored), TOSC_ECANCELED: see the enum */
-enum verdict { STORED, NOT_STORED, OTHER_STORED, NOT_TO_BE_FOUND, LOOK_AGAIN };
+enum verdict {
+    STORED,
+    NOT_STORED, /* and never will be */
+    OTHER_STORED,
+    NOT_TO_BE_FOUND,
+    LOOK_AGAIN
+};
 
 static enum verdict
 look_for(struct tosc__ceph *be, const struct tosc__ceph_state *from, const uint8_t id[16],
@@ -286,8 +289,9 @@ fail_again(const struct tosc__ceph *be, int cause, int error)
     if (cause == TOSC_EINTR) {
         return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
     }
-    return cause == TOSC__CEPH_AGAIN ? cause
-                                     : tosc__ceph_failed(error, be->where, "changing", 0);
+    return cause == TOSC__CEPH_AGAIN
+               ? cause
+               : tosc__ceph_failed(error, &be->who, be->where, "changing", 0);
 }
 
 int

@@ -1,12 +1,12 @@
 /*
  * The Ceph backend's changes: asking, waiting, waking.
  *
- * One who waits makes sure that the object is watched, and that it was looked at after the watch
- * began and after whatever else happened (`events`). If what is remembered since is where
- * he is, nothing has to be asked: further commits bring a notice (`news`), or, made through
- * this backend object, change what is remembered; both wake him. If a notice is lost all
- * the same, a look every poll_ms finds out. Nobody is told "no change" without a look
- * during his wait.
+ * One who waits makes sure that the object is watched, and that it was looked at after
+ * the watch began and after whatever else happened (`events`). If what is remembered
+ * since is where he is, nothing has to be asked: further commits bring a notice (`news`),
+ * or, made through this backend object, change what is remembered; both wake him. If a
+ * notice is lost all the same, a look every poll_ms finds out. Nobody is told "no change"
+ * without a look during his wait.
  *
  * While nothing is stored there may be no object to watch; and some may not be permitted
  * to watch. They look at growing intervals.
@@ -189,6 +189,7 @@ tosc__ceph_changed(void *impl, const tosc_position *known)
     pthread_mutex_lock(&be->mutex);
     left = has_left(be, known);
     pthread_mutex_unlock(&be->mutex);
+    left = left || tosc__ceph_topic_has_left(be->topic, known);
     /* That nothing is known of a change says nothing. */
     return left ? 1 : TOSC_EUNSUPPORTED;
 }
@@ -229,6 +230,8 @@ consider(struct tosc__ceph *be, const struct wait *wait, int64_t now, int64_t *r
             be->quiet_until = own ? now + QUIET_NS : be->quiet_until;
             answer = ANSWER_CHANGED;
         }
+    } else if (tosc__ceph_topic_has_left(be->topic, wait->known)) {
+        answer = ANSWER_LOOK;
     } else if (be->knows && be->state_events == be->events
                && tosc__same_position(&at, wait->known)) {
         answer = ANSWER_SLEEP;

@@ -2,10 +2,10 @@
  * Notices: RADOS's watch and notify.
  *
  * A backend that somebody waits on watches its object; librados keeps the watch up over
- * restarts of OSDs, and tells us when it could not. Whoever commits sends a notice with the
- * position that the commit led to. Nobody waits for a notice to be acknowledged: a frozen
- * watcher would hold him up. Notices are hints: they may be lost, come twice, or come from
- * anybody who may write to the pool, and make others look, nothing more.
+ * restarts of OSDs, and tells us when it could not. Whoever commits sends a notice with
+ * the position that the commit led to. Nobody waits for a notice to be acknowledged: a
+ * frozen watcher would hold him up. Notices are hints: they may be lost, come twice, or
+ * come from anybody who may write to the pool, and make others look, nothing more.
  *
  * The callbacks run in librados's threads. They take the watch's mutex and then, shortly,
  * the backend's, and write to eventfds. A watch that is given up is cut off from its
@@ -50,7 +50,7 @@ struct tosc__ceph_watch {
     bool dropped; /* guarded by `mutex` */
     bool done;    /* the same: the answer to the beginning has come: */
     int error;
-    tosc_event *answered;
+    tosc_event *answered; /* the same; NULL: nobody waits for it */
 };
 
 static void
@@ -60,12 +60,11 @@ watch_unref(struct tosc__ceph_watch *watch)
         bool dropped = watch->dropped;
 
         tosc__ceph_link_unref(watch->link);
-        tosc_event_free(watch->answered);
         pthread_mutex_destroy(&watch->mutex);
         free(watch->object);
         free(watch);
         if (dropped) {
-            tosc__ceph_closing(-1);
+            tosc__ceph_busy(-1);
         }
     }
 }
@@ -189,7 +188,7 @@ tosc__ceph_watch_drop(struct tosc__ceph_watch *watch)
     if (watch == NULL) {
         return;
     }
-    tosc__ceph_closing(1);
+    tosc__ceph_busy(1);
     pthread_mutex_lock(&watch->mutex);
     watch->be = NULL;
     watch->dropped = true;
@@ -210,8 +209,10 @@ begun(rados_completion_t completion, void *arg)
     watch->error = -rados_aio_get_return_value(completion);
     watch->done = true;
     dropped = watch->dropped;
+    if (watch->answered != NULL) {
+        tosc_event_set(watch->answered);
+    }
     pthread_mutex_unlock(&watch->mutex);
-    tosc_event_set(watch->answered);
     rados_aio_release(completion);
     if (dropped) {
         unwatch(watch);
@@ -222,19 +223,18 @@ begun(rados_completion_t completion, void *arg)
 /* ---- beginning ---- */
 
 static struct tosc__ceph_watch *
-watch_new(struct tosc__ceph *be, struct tosc__ceph_link *link)
+watch_new(struct tosc__ceph *be, struct tosc__ceph_link *link, tosc_event *answered)
 {
     struct tosc__ceph_watch *watch = tosc__sys.malloc(sizeof(*watch));
 
     if (watch == NULL) {
         return NULL;
     }
-    *watch = (struct tosc__ceph_watch){.refs = 1, .be = be};
+    *watch = (struct tosc__ceph_watch){.refs = 1, .be = be, .answered = answered};
     watch->link = tosc__ceph_link_ref(link);
     watch->object = strdup(be->object);
-    watch->answered = tosc_event_new();
     pthread_mutex_init(&watch->mutex, NULL);
-    if (watch->object == NULL || watch->answered == NULL) {
+    if (watch->object == NULL) {
         watch_unref(watch);
         return NULL;
     }
@@ -261,17 +261,24 @@ register_watch(struct tosc__ceph_watch *watch)
     return rc;
 }
 
+/* Waits for begun(), and then lets it not touch `answered` any more. */
 static int
-await_answer(const struct tosc__ceph_watch *watch, const struct tosc__ceph_limit *limit)
+await_answer(struct tosc__ceph_watch *watch, tosc_event *answered,
+             const struct tosc__ceph_limit *limit, int *ret_error)
 {
-    while (!tosc_event_is_set(watch->answered)) {
-        int status = tosc__ceph_sleep(tosc_event_fd(watch->answered), limit);
+    int status = 0;
 
-        if (status != 0 && !tosc_event_is_set(watch->answered)) {
-            return status;
-        }
+    while (status == 0 && !tosc_event_is_set(answered)) {
+        status = tosc__ceph_sleep(tosc_event_fd(answered), limit);
     }
-    return 0;
+    pthread_mutex_lock(&watch->mutex);
+    watch->answered = NULL;
+    if (watch->done) {
+        status = 0;
+        *ret_error = watch->error;
+    }
+    pthread_mutex_unlock(&watch->mutex);
+    return status;
 }
 
 /* The new watch is the backend's, unless another thread was faster. */
@@ -290,47 +297,56 @@ install(struct tosc__ceph *be, struct tosc__ceph_watch *watch)
 }
 
 static int
-start_over(struct tosc__ceph *be, struct tosc__ceph_link *link,
+no_memory(void)
+{
+    return tosc__fail(TOSC_ENOMEM, "not enough memory or descriptors for a watch");
+}
+
+static int
+start_over(struct tosc__ceph *be, struct tosc__ceph_link *link, tosc_event *answered,
            const struct tosc__ceph_limit *limit)
 {
-    struct tosc__ceph_watch *watch = watch_new(be, link);
+    struct tosc__ceph_watch *watch = watch_new(be, link, answered);
+    int error = 0;
     int status;
-    int error;
 
     if (watch == NULL) {
-        return tosc__fail(TOSC_ENOMEM, "not enough memory for a watch");
+        return no_memory();
     }
     error = -register_watch(watch);
     if (error > 0) {
         watch_unref(watch);
-        return tosc__ceph_failed(error, be->where, "watching", 0);
+        return tosc__ceph_failed(error, &be->who, be->where, "watching", 0);
     }
-    status = await_answer(watch, limit);
-    error = status == 0 ? watch->error : 0;
-    if (status != 0 || error != 0) {
-        tosc__ceph_watch_drop(watch);
-        if (error == ESHUTDOWN) {
-            tosc__ceph_shut_out(be, link);
-        }
-        return status == TOSC_ETIMEDOUT
-                   ? tosc__ceph_failed(ETIMEDOUT, be->where, "watching", 0)
-               : status != 0 ? status
-                             : tosc__ceph_failed(error, be->where, "watching", 0);
+    status = await_answer(watch, answered, limit, &error);
+    if (status == 0 && error == 0) {
+        install(be, watch);
+        return 0;
     }
-    install(be, watch);
-    return 0;
+    tosc__ceph_watch_drop(watch);
+    if (error == ESHUTDOWN) {
+        tosc__ceph_shut_out(be, link);
+    }
+    if (status == TOSC_ETIMEDOUT) {
+        error = ETIMEDOUT;
+        status = 0;
+    }
+    return status != 0 ? status
+                       : tosc__ceph_failed(error, &be->who, be->where, "watching", 0);
 }
 
 int
 tosc__ceph_watch_start(struct tosc__ceph *be, const struct tosc__ceph_limit *limit)
 {
+    tosc_event *answered = tosc_event_new();
     struct tosc__ceph_link *link;
-    int status = tosc__ceph_link(be, limit, &link);
+    int status = answered != NULL ? tosc__ceph_link(be, limit, &link) : no_memory();
 
     if (status == 0) {
-        status = start_over(be, link, limit);
+        status = start_over(be, link, answered, limit);
         tosc__ceph_link_unref(link);
     }
+    tosc_event_free(answered);
     return status;
 }
 
@@ -433,7 +449,9 @@ notice_new(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
     return notice;
 }
 
-/* What cannot be sent is not: the pause between two looks of those who wait is limited. */
+/*
+ * What cannot be sent is not: the pause between two looks of those who wait is limited.
+ */
 static void
 send_notice(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
             const char *object)

@@ -3,9 +3,9 @@
  *
  * Each is one compound operation: compare the guard and the lock's holder, put the bytes,
  * set the guard. What the guard must be is remembered from the last look or change, so a
- * commit is one round trip. When the comparison fails, we look: at another version it is a
- * conflict; at the same one somebody has, or had, the lock, or has put up a fence, and it is
- * tried again.
+ * commit is one round trip. When the comparison fails, we look: at another version it is
+ * a conflict; at the same one somebody has, or had, the lock, or has put up a fence, and
+ * it is tried again.
  *
  * Replacing (a first commit, `write`, a compaction) writes a whole new object under a new
  * generation in the same way.
@@ -54,10 +54,14 @@ overtaken_too_often(const struct tosc__ceph *be)
 static int
 check_size(const struct tosc__ceph *be, size_t size)
 {
-    return size <= MOST_BYTES ? 0 : tosc__ceph_failed(EFBIG, be->where, "writing", size);
+    return size <= MOST_BYTES
+               ? 0
+               : tosc__ceph_failed(EFBIG, &be->who, be->where, "writing", size);
 }
 
-/* What is remembered, if it is `known` (NULL: anything will do); else what a look finds. */
+/*
+ * What is remembered, if it is `known` (NULL: anything will do); else what a look finds.
+ */
 static int
 state_for(struct tosc__ceph *be, const tosc_position *known,
           const struct tosc__ceph_limit *limit, struct tosc__ceph_state *ret)
@@ -103,9 +107,10 @@ limit_of_commit(const struct tosc__ceph_limit *limit)
 }
 
 /*
- * Sends the change, and waits for it. Where nobody else seems to commit, the notice of it is
- * sent right behind it: the OSD does one after the other, so that who is woken finds the
- * commit, and finds it earlier. If that took long, anything may have come between the two.
+ * Sends the change, and waits for it. Where nobody else seems to commit, the notice of it
+ * is sent right behind it: the OSD does one after the other, so that who is woken finds
+ * the commit, and finds it earlier. If that took long, anything may have come between the
+ * two.
  */
 static enum tosc__ceph_outcome
 send(struct tosc__ceph *be, const struct tosc__ceph_state *from,

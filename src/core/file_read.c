@@ -149,7 +149,7 @@ take_view(struct tosc__file_backend *be, bool thorough, struct view *ret)
         }
         tosc__file_unref(view.file);
     }
-    status = tosc__file_open(be->path, &view.file);
+    status = tosc__file_open(be->path, !be->local, &view.file);
     if (status != 0) {
         return status;
     }

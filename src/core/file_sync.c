@@ -410,7 +410,7 @@ static int
 resync(struct tosc__file_backend *be, const struct tosc__state *hint, bool from_hint)
 {
     struct tosc__file *file;
-    int status = tosc__file_open(be->path, &file);
+    int status = tosc__file_open(be->path, !be->local, &file);
 
     if (status != 0) {
         return status;
@@ -476,7 +476,7 @@ follow_block(struct tosc__file_backend *be, bool *ret_fits)
 {
     struct tosc__file *file;
     struct stat about;
-    int status = tosc__file_open(be->path, &file);
+    int status = tosc__file_open(be->path, !be->local, &file);
 
     *ret_fits = false;
     if (status == 0 && is_file_of(file, &be->state) && fstat(file->fd, &about) == 0

@@ -161,6 +161,7 @@ replace(struct tosc__file_backend *be, const void *data, size_t size,
     if (status != 0) {
         return status;
     }
+    file->shared = !be->local;
     tail = tosc__file_after_base(file);
     status = install(be, file, be->new_path, &tail);
     tosc__file_unref(file);
@@ -495,6 +496,7 @@ prepare_compaction(struct tosc__file_backend *be, const struct tosc__file *old,
                                    data, size, ret);
 
     if (status == 0) {
+        (*ret)->shared = !be->local;
         status = sync_if_durable(be, (*ret)->fd, be->compact_path);
         if (status != 0) {
             unlink(be->compact_path);

@@ -133,6 +133,7 @@ examine(struct tosc__file *file, const char *path, bool *ret_empty)
     }
     file->device = about.st_dev;
     file->inode = about.st_ino;
+    tosc__file_forget_pages(file);
     status = tosc__pread_full(file->fd, bytes, sizeof(bytes), 0, path, &size);
     if (status != 0) {
         return status;
@@ -141,10 +142,18 @@ examine(struct tosc__file *file, const char *path, bool *ret_empty)
     return size == 0 ? 0 : check_start(file, path, size, bytes);
 }
 
-int
-tosc__file_open(const char *path, struct tosc__file **ret)
+void
+tosc__file_forget_pages(const struct tosc__file *file)
 {
-    struct tosc__file file = {.refs = 1};
+    if (file->shared) {
+        posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
+}
+
+int
+tosc__file_open(const char *path, bool shared, struct tosc__file **ret)
+{
+    struct tosc__file file = {.refs = 1, .shared = shared};
     bool empty = true;
     int status = open_descriptor(path, &file);
 

@@ -19,6 +19,7 @@ struct tosc__file {
     int refs; /* atomic */
     int fd;
     bool writable;
+    bool shared; /* other hosts may write to it */
     uint64_t device;
     uint64_t inode;
     struct tosc__identity identity;
@@ -31,7 +32,14 @@ struct tosc__file {
  * Opens a data file and checks its header and the base's. *ret NULL: missing, or of
  * length 0. TOSC_ECORRUPT, TOSC_ESYSTEM, TOSC_ENOMEM.
  */
-int tosc__file_open(const char *path, struct tosc__file **ret);
+int tosc__file_open(const char *path, bool shared, struct tosc__file **ret);
+
+/*
+ * To be called before reading what may be new: where other hosts write, the kernel may keep
+ * pages that are older than what is stored (ceph-fuse with its default options), and only
+ * gives them up when it is told to.
+ */
+void tosc__file_forget_pages(const struct tosc__file *file);
 struct tosc__file *tosc__file_ref(struct tosc__file *file);
 struct tosc__file *tosc__file_unref(struct tosc__file *file);
 

@@ -273,6 +273,7 @@ tosc__file_load(const struct tosc__file *file, const char *path,
     bool more = true;
     int status = 0;
 
+    tosc__file_forget_pages(file);
     if (loader.limit == TOSC__NO_LIMIT) {
         status = file_size(file, path, &loader.limit);
     }
@@ -419,6 +420,7 @@ tosc__file_judge(const struct tosc__file *file, const char *path,
     bool torn = false;
     int status = file_size(file, path, &judged.size);
 
+    tosc__file_forget_pages(file);
     if (status != 0) {
         return status;
     }

@@ -543,10 +543,6 @@ open_by(const tosc_uri *uri, tosc_backend **ret)
                           "are %s",
                           uri->scheme, known);
     }
-    if (scheme->open == NULL) {
-        return tosc__fail(TOSC_EUNSUPPORTED, "built without the scheme \"%s\"",
-                          scheme->name);
-    }
     status = scheme->open(uri, scheme->arg, &backend);
     if (status != 0) {
         return status;

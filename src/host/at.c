@@ -206,7 +206,7 @@ at_name(const char *text, size_t size, PyObject **ret)
 int
 element_by_text(PyObject *object, const char *text, size_t size, PyObject **ret)
 {
-    PyObject *name;
+    PyObject *name = NULL;
     int found = at_name(text, size, &name);
     if (found == 0) {
         found = element_by_key(object, name, ret);
@@ -218,7 +218,7 @@ element_by_text(PyObject *object, const char *text, size_t size, PyObject **ret)
 int
 element_by_attribute(PyObject *object, const char *text, size_t size, PyObject **ret)
 {
-    PyObject *name;
+    PyObject *name = NULL;
     int found = at_name(text, size, &name);
     if (found == 0) {
         found = attribute_get(object, name, ret);

@@ -8,8 +8,6 @@
  */
 #include "host/values.h"
 
-#include "py/dobject.h"
-
 #include <string.h>
 
 /* Enters and finds the container, a new reference: then leave_container() is the caller's. */
@@ -33,8 +31,8 @@ leave_container(HostEntry *entry, PyObject *container, int status)
 }
 
 /*
- * container.name(arguments…); TOSC_ETYPE says `wanted` where there is no such method.
- * arguments[0] is free for the call.
+ * container.name(arguments…), the last of which is an element; TOSC_ETYPE says `wanted` where
+ * there is no such method. arguments[0] is free for the call.
  */
 static int
 call_method(PyObject *container, tosc_at at, const char *name, const char *wanted,
@@ -58,7 +56,8 @@ call_method(PyObject *container, tosc_at at, const char *name, const char *wante
                                            count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(method);
     Py_XDECREF(result);
-    return result != NULL ? 0 : value_failed();
+    return result != NULL ? 0
+                          : store_failed(container, count > 0 ? arguments[count] : NULL);
 }
 
 /* ---- lists ---- */
@@ -88,17 +87,13 @@ tosc_append(tosc_value *value, tosc_at at, tosc_value *element)
 {
     HostEntry entry;
     PyObject *container;
-    PyObject *adopted;
     int status = enter_container(&entry, value, at, &container);
     if (status < 0) {
         return status;
     }
-    PyObject *object = value_get(element, "element");
-    status = object != NULL ? place_adopt(container, object, &adopted) : TOSC_EINVAL;
-    if (status == 0) {
-        status = append(container, at, adopted);
-        Py_DECREF(adopted);
-    }
+    PyObject *object = Py_XNewRef(value_get(element, "element"));
+    status = object != NULL ? append(container, at, object) : TOSC_EINVAL;
+    Py_XDECREF(object);
     return leave_container(&entry, container, status);
 }
 
@@ -159,20 +154,13 @@ insert(PyObject *container, tosc_at at, int64_t before, PyObject *element)
     if (!is_list(container)) {
         return wrong_type(at, container, "a list");
     }
-    PyObject *adopted;
-    int status = place_adopt(container, element, &adopted);
-    if (status < 0) {
-        return status;
-    }
     PyObject *index = PyLong_FromLongLong(before);
     if (index == NULL) {
-        status = host_failed();
-    } else {
-        PyObject *arguments[] = {NULL, index, adopted};
-        status = call_method(container, at, "insert", "a list", arguments, 2);
-        Py_DECREF(index);
+        return host_failed();
     }
-    Py_DECREF(adopted);
+    PyObject *arguments[] = {NULL, index, element};
+    int status = call_method(container, at, "insert", "a list", arguments, 2);
+    Py_DECREF(index);
     return status;
 }
 
@@ -185,13 +173,9 @@ tosc_insert(tosc_value *value, tosc_at at, int64_t before, tosc_value *element)
     if (status < 0) {
         return status;
     }
-    PyObject *object = value_get(element, "element");
-    status = TOSC_EINVAL;
-    if (object != NULL) {
-        Py_INCREF(object);
-        status = insert(container, at, before, object);
-        Py_DECREF(object);
-    }
+    PyObject *object = Py_XNewRef(value_get(element, "element"));
+    status = object != NULL ? insert(container, at, before, object) : TOSC_EINVAL;
+    Py_XDECREF(object);
     return leave_container(&entry, container, status);
 }
 
@@ -208,29 +192,22 @@ on_member(tosc_value *value, tosc_at at, tosc_value *member,
     if (status < 0) {
         return status;
     }
-    PyObject *object = value_get(member, "member");
+    PyObject *object = Py_XNewRef(value_get(member, "member"));
     status = object != NULL ? value_type(set) : TOSC_EINVAL;
     if (status == TOSC_SET) {
-        Py_INCREF(object);
         status = act(set, at, object);
-        Py_DECREF(object);
     } else if (status > 0) {
         status = wrong_type(at, set, "a set");
     }
+    Py_XDECREF(object);
     return leave_container(&entry, set, status);
 }
 
 static int
 member_add(PyObject *set, tosc_at at, PyObject *member)
 {
-    PyObject *adopted;
-    int status = place_adopt(set, member, &adopted);
-    if (status == 0) {
-        PyObject *arguments[] = {NULL, adopted};
-        status = call_method(set, at, "add", "a set that can be changed", arguments, 1);
-        Py_DECREF(adopted);
-    }
-    return status;
+    PyObject *arguments[] = {NULL, member};
+    return call_method(set, at, "add", "a set that can be changed", arguments, 1);
 }
 
 static int

@@ -1,12 +1,13 @@
 /*
  * Exceptions as status codes, and status codes as exceptions.
  *
- * Of an exception that reaches C the sentence, errno and path are told to core, as of any other
- * fault. Its class, the traceback as text and an exit status are kept here, with the number of
- * the fault: they are what tosc_error_type() and the others tell as long as that fault is the
- * thread's last. The exception itself is not kept, as it would keep alive all that stands in its
- * frames; but while a script waits for a C function of the program (a HostCallback) it is, so
- * that the script gets the very exception that the C function passes on.
+ * Of an exception that reaches C the sentence, errno and path are told to core, as of any
+ * other fault. Its class, the traceback as text and an exit status are kept here, with
+ * the number of the fault: they are what tosc_error_type() and the others tell as long as
+ * that fault is the thread's last. The exception itself is not kept, as it would keep
+ * alive all that stands in its frames; but while a script waits for a C function of the
+ * program (a HostCallback) it is, so that the script gets the very exception that the C
+ * function passes on.
  *
  * Everything here works without memory: then some of it is "".
  *
@@ -70,7 +71,10 @@ failure_forget(void)
 
 /* ---- texts ---- */
 
-/* UTF-8, or bytes as they came from the system; NULL: not possible (no exception is left). */
+/*
+ * UTF-8, or bytes as they came from the system; NULL: not possible (no exception is
+ * left).
+ */
 static PyObject *
 encode(PyObject *text)
 {
@@ -291,9 +295,9 @@ keep_for_callback(int status, PyObject *exception)
 }
 
 /*
- * What core's codes stand for, raised by C code that C has called, has no traceback, and making
- * one is left out: it takes much longer than a conflict may. Nor is there one for what the
- * caller has given another code: that is his finding, not a fault in a script.
+ * What core's codes stand for, raised by C code that C has called, has no traceback, and
+ * making one is left out: it takes much longer than a conflict may. Nor is there one for
+ * what the caller has given another code: that is his finding, not a fault in a script.
  */
 static int
 take_exception(PyObject *exception, int wanted, bool has_traceback)
@@ -380,8 +384,9 @@ host_callback_end(HostThread *thread, HostCallback *callback)
 }
 
 /*
- * The exception that the C function met and passes on. What Python raised cannot be anything
- * else than the last such; the other codes the C function may have from elsewhere since.
+ * The exception that the C function met and passes on. What Python raised cannot be
+ * anything else than the last such; the other codes the C function may have from
+ * elsewhere since.
  */
 static bool
 raise_kept(int status)
@@ -447,10 +452,9 @@ static void
 raise_by_name(const char *name, const char *message)
 {
     PyObject *class = find_class(name != NULL ? name : "RuntimeError");
-    PyObject *text =
-        class != NULL
-            ? PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "surrogateescape")
-            : NULL;
+    PyObject *text = class != NULL ? PyUnicode_DecodeUTF8(
+                         message, (Py_ssize_t)strlen(message), "surrogateescape")
+                                   : NULL;
     PyObject *exception = text != NULL ? PyObject_CallOneArg(class, text) : NULL;
     if (exception != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);

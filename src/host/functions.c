@@ -2,11 +2,12 @@
  * C functions that scripts call.
  *
  * Each is a builtin function object, whose `self` is a capsule with the C function, its
- * argument, and the name and documentation that the function object refers to. The modules they
- * stand in are real modules in sys.modules; `modules` knows which of them are ours.
+ * argument, and the name and documentation that the function object refers to. The
+ * modules they stand in are real modules in sys.modules; `modules` knows which of them
+ * are ours.
  *
- * A call runs in a scope, in which the arguments are borrowed. Scopes of its own that the function
- * has not left are given up, and the script is told.
+ * A call runs in a scope, in which the arguments are borrowed. Scopes of its own that the
+ * function has not left are given up, and the script is told.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -53,8 +54,7 @@ lend_values(Call *call, PyObject *const *args, Py_ssize_t count)
         call->values = room;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        int status =
-            value_return_borrowed(thread, Py_NewRef(args[i]), &call->values[i]);
+        int status = value_return_borrowed(thread, Py_NewRef(args[i]), &call->values[i]);
         if (status < 0) {
             return status;
         }
@@ -221,7 +221,9 @@ new_function(const char *module, const char *name, tosc_function call, void *arg
 
 /* ---- modules ---- */
 
-/* Can a module of this name be found, or is there one, that is not ours? -1: exception. */
+/*
+ * Can a module of this name be found, or is there one, that is not ours? -1: exception.
+ */
 static int
 is_taken(const char *name)
 {

@@ -355,7 +355,7 @@ tosc_get_bytes(tosc_value *value, tosc_at at, void **ret, size_t *ret_size)
     PyObject *holder;
     const char *bytes;
     Py_ssize_t size;
-    char *copy;
+    char *copy = NULL;
     if (ret == NULL) {
         return missing_argument("ret");
     }

@@ -1,24 +1,27 @@
 /*
  * The interpreter's life, and the threads that enter it.
  *
- * Entering. A thread of the program that comes for the first time gets a Python thread state,
- * which it keeps until it ends: so its context variables, and with them an open transaction,
- * last from call to call, and to enter again is only to take Python's lock. Threads that Python
- * made, or that the program has given a state itself, use theirs. Inside an entry of the same
- * thread that holds the lock, a further one costs a comparison: the state that has the lock is
- * asked for, as the entry around may have let it go (a paused scope, a foreign function).
+ * Entering. A thread of the program that comes for the first time gets a Python thread
+ * state, which it keeps until it ends: so its context variables, and with them an open
+ * transaction, last from call to call, and to enter again is only to take Python's lock.
+ * Threads that Python made, or that the program has given a state itself, use theirs.
+ * Inside an entry of the same thread that holds the lock, a further one costs a
+ * comparison: the state that has the lock is asked for, as the entry around may have let
+ * it go (a paused scope, a foreign function).
  *
- * Life. `state` moves from NEW over STARTING, RUNNING and STOPPING to ENDED, never back, but
- * from STARTING to NEW where Python has not been touched yet. `calls` counts the entries that
- * took the lock for themselves. Who enters counts first and looks at the state then; who stops
- * changes the state first and looks at the count then; both sequentially consistent, so that
- * one of them sees the other. A thread that is counted may enter again while stop waits for it.
- * Entries of those who have the lock already, scripts calling C functions, are not counted and
- * are allowed until the interpreter has ended: Python waits for its own threads.
+ * Life. `state` moves from NEW over STARTING, RUNNING, STOPPING and ENDING to ENDED,
+ * never back, but from STARTING to NEW where Python has not been touched yet. `calls`
+ * counts the entries that took the lock for themselves. Who enters counts first and looks
+ * at the state then; who stops changes the state first and looks at the count then; both
+ * sequentially consistent, so that one of them sees the other. A thread that is counted
+ * may enter again while stop waits for it, and interrupting scripts is possible as long
+ * as it waits. Entries of those who have the lock already, scripts calling C functions,
+ * are not counted and are allowed until the interpreter has ended, also where such a
+ * function has paused its scope: Python waits for its own threads, or ends them.
  *
- * If the program had initialised Python itself, `joined` is set: then only our own part ends by
- * tosc_host_stop(), and all of it by Python's atexit. `alive` says that there is an interpreter
- * in which a thread's state can be given back.
+ * If the program had initialised Python itself, `joined` is set: then only our own part
+ * ends by tosc_host_stop(), and all of it by Python's atexit. `alive` says that there is
+ * an interpreter in which a thread's state can be given back.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -31,7 +34,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum life { LIFE_NEW, LIFE_STARTING, LIFE_RUNNING, LIFE_STOPPING, LIFE_ENDED };
+enum life {
+    LIFE_NEW,
+    LIFE_STARTING,
+    LIFE_RUNNING,
+    LIFE_STOPPING, /* waiting for calls */
+    LIFE_ENDING,   /* only Python's own threads may enter */
+    LIFE_ENDED
+};
 
 static atomic_int state = LIFE_NEW;
 static atomic_uint calls; /* entries that stop has to wait for */
@@ -39,7 +49,10 @@ static atomic_bool alive;
 static bool joined;            /* written while STARTING */
 static bool signals_installed; /* the same */
 
-/* Python's main thread: who has started it, or the only one after a fork. Under Python's lock. */
+/*
+ * Python's main thread: who has started it, or the only one after a fork. Under Python's
+ * lock.
+ */
 static PyThreadState *main_state;
 static unsigned long main_thread;
 
@@ -62,32 +75,59 @@ static void
 call_ends(HostThread *thread)
 {
     thread->counted--;
-    if (atomic_fetch_sub(&calls, 1) == 1 && atomic_load(&state) == LIFE_STOPPING) {
+    if (atomic_fetch_sub(&calls, 1) == 1 && atomic_load(&state) >= LIFE_STOPPING) {
         pthread_mutex_lock(&gate);
         pthread_cond_broadcast(&last_left);
         pthread_mutex_unlock(&gate);
     }
 }
 
-/* From its success to call_ends() the interpreter does not end. */
+/*
+ * From its success to call_ends() the interpreter does not end. `latest` is RUNNING, or
+ * STOPPING for what is allowed then.
+ */
 static bool
-call_begins(HostThread *thread)
+call_begins(HostThread *thread, enum life latest)
 {
     thread->counted++;
     atomic_fetch_add(&calls, 1);
-    if (thread->counted > 1 || atomic_load(&state) == LIFE_RUNNING) {
+    int life = atomic_load(&state);
+    if (thread->counted > 1 || (life >= LIFE_RUNNING && life <= (int)latest)) {
         return true;
     }
     call_ends(thread);
     return false;
 }
 
+/* From STOPPING to ENDING, when there are no calls. Python's lock is not held. */
 static void
 wait_for_calls(void)
 {
     pthread_mutex_lock(&gate);
-    while (atomic_load(&calls) > 0) {
-        pthread_cond_wait(&last_left, &gate);
+    for (;;) {
+        while (atomic_load(&calls) > 0) {
+            pthread_cond_wait(&last_left, &gate);
+        }
+        atomic_store(&state, LIFE_ENDING);
+        if (atomic_load(&calls) == 0) {
+            break;
+        }
+        atomic_store(&state, LIFE_STOPPING);
+    }
+    pthread_mutex_unlock(&gate);
+}
+
+/* The same, but not for ever. */
+static void
+wait_a_moment_for_calls(void)
+{
+    struct timespec until;
+    int result = 0;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 1;
+    pthread_mutex_lock(&gate);
+    while (atomic_load(&calls) > 0 && result == 0) {
+        result = pthread_cond_timedwait(&last_left, &gate, &until);
     }
     pthread_mutex_unlock(&gate);
 }
@@ -101,6 +141,9 @@ life_forked(bool usable)
     if (usable) {
         main_state = tosc_current_state();
         main_thread = PyThread_get_thread_ident();
+        if (atomic_load(&state) == LIFE_STOPPING) {
+            atomic_store(&state, LIFE_RUNNING); /* nobody here stops it */
+        }
     } else if (atomic_load(&state) > LIFE_STARTING) {
         atomic_store(&state, LIFE_ENDED);
         atomic_store(&alive, false);
@@ -119,9 +162,9 @@ forget_main_state(const PyThreadState *old)
 }
 
 /*
- * Python's record of which state is this thread's may be gone before ours, as both are values of
- * pthread keys. The state is then ended under the eyes of a new one, since what it holds may run
- * code that asks for "this thread's state".
+ * Python's record of which state is this thread's may be gone before ours, as both are
+ * values of pthread keys. The state is then ended under the eyes of a new one, since what
+ * it holds may run code that asks for "this thread's state".
  */
 static void
 end_state(PyThreadState *old)
@@ -148,7 +191,7 @@ thread_ends(void *arg)
     if (thread->made && thread->depth == 0) {
         thread->counted++;
         atomic_fetch_add(&calls, 1);
-        if (atomic_load(&state) <= LIFE_RUNNING || (joined && atomic_load(&alive))) {
+        if (atomic_load(&state) <= LIFE_STOPPING || (joined && atomic_load(&alive))) {
             end_state(thread->state);
         }
         call_ends(thread);
@@ -205,6 +248,7 @@ tell_closed(void)
         [LIFE_STARTING] = "Python is being started by another thread",
         [LIFE_RUNNING] = "Python was stopped by another thread",
         [LIFE_STOPPING] = "Python is being stopped",
+        [LIFE_ENDING] = "Python is being stopped",
         [LIFE_ENDED] = "Python was stopped",
     };
     return tosc__fail(TOSC_ECLOSED, "%s", words[atomic_load(&state)]);
@@ -224,10 +268,10 @@ take_lock(HostThread *thread, HostEntry *entry)
 }
 
 static int __attribute__((noinline))
-enter_outermost(HostThread *thread, HostEntry *entry)
+enter_outermost(HostThread *thread, HostEntry *entry, enum life latest)
 {
     int life = atomic_load(&state);
-    if (life < LIFE_RUNNING || life > LIFE_STOPPING) {
+    if (life < LIFE_RUNNING || life > LIFE_ENDING) {
         return tell_closed();
     }
     if (holds_lock()) {
@@ -239,21 +283,22 @@ enter_outermost(HostThread *thread, HostEntry *entry)
         }
         return status;
     }
-    if (!call_begins(thread)) {
+    entry->counted = call_begins(thread, latest);
+    if (!entry->counted && thread->scope == NULL) {
         return tell_closed();
     }
     int status = attach(thread);
-    if (status < 0) {
+    if (status == 0) {
+        take_lock(thread, entry);
+        thread->depth++;
+    } else if (entry->counted) {
         call_ends(thread);
-        return status;
     }
-    take_lock(thread, entry);
-    thread->depth++;
-    return 0;
+    return status;
 }
 
-int
-host_enter(HostEntry *entry)
+static inline int
+enter(HostEntry *entry, enum life latest)
 {
     HostThread *thread = &self;
     entry->thread = thread;
@@ -262,7 +307,19 @@ host_enter(HostEntry *entry)
         entry->kind = ENTRY_NESTED;
         return 0;
     }
-    return enter_outermost(thread, entry);
+    return enter_outermost(thread, entry, latest);
+}
+
+int
+host_enter(HostEntry *entry)
+{
+    return enter(entry, LIFE_RUNNING);
+}
+
+int
+host_enter_while_stopping(HostEntry *entry)
+{
+    return enter(entry, LIFE_STOPPING);
 }
 
 int
@@ -284,7 +341,9 @@ host_leave(HostEntry *entry, int status)
     } else {
         PyGILState_Release(entry->gil);
     }
-    call_ends(thread);
+    if (entry->counted) {
+        call_ends(thread);
+    }
     return status;
 }
 
@@ -307,7 +366,7 @@ parts_stop(void)
 {
     watches_stop();
     transactions_stop();
-    runs_stop();
+    main_stop();
     functions_stop();
     values_stop();
 }
@@ -319,7 +378,12 @@ parts_stop(void)
 static PyObject *
 interpreter_ends(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    if (joined) {
+    int life = LIFE_RUNNING;
+    if (atomic_compare_exchange_strong(&state, &life, LIFE_STOPPING)) {
+        /* The program ends Python itself, which then ends the threads that are in it. */
+        Py_BEGIN_ALLOW_THREADS
+        wait_a_moment_for_calls();
+        Py_END_ALLOW_THREADS
         atomic_store(&state, LIFE_ENDED);
     }
     parts_stop();
@@ -336,9 +400,8 @@ register_end(void)
     PyObject *atexit = PyImport_ImportModule("atexit");
     PyObject *function =
         atexit != NULL ? PyCFunction_New(&interpreter_ends_def, NULL) : NULL;
-    PyObject *result = function != NULL
-                           ? PyObject_CallMethod(atexit, "register", "O", function)
-                           : NULL;
+    PyObject *result =
+        function != NULL ? PyObject_CallMethod(atexit, "register", "O", function) : NULL;
     Py_XDECREF(result);
     Py_XDECREF(function);
     Py_XDECREF(atexit);
@@ -407,7 +470,8 @@ start_python(const tosc_host_options *options)
     main_state = PyThreadState_Get();
     main_thread = PyThread_get_thread_ident();
     self.state = main_state;
-    self.attached = true; /* but not `made`: Python's main state lasts as long as Python */
+    self.attached =
+        true; /* but not `made`: Python's main state lasts as long as Python */
     PyEval_SaveThread();
     return 0;
 }
@@ -496,7 +560,7 @@ refuse_stop(const HostThread *thread)
 static int
 prepare_stop(HostThread *thread)
 {
-    if (!call_begins(thread)) {
+    if (!call_begins(thread, LIFE_RUNNING)) {
         return tell_closed();
     }
     int status = joined ? 0 : attach(thread);
@@ -505,9 +569,9 @@ prepare_stop(HostThread *thread)
 }
 
 /*
- * Python's threading waits for the main thread, unless that is the one that ends Python. It does
- * nothing any more, so its end is told by ending its state. (A thread that came later may have
- * got its number: threading takes that for the main thread then.)
+ * Python's threading waits for the main thread, unless that is the one that ends Python.
+ * It does nothing any more, so its end is told by ending its state. (A thread that came
+ * later may have got its number: threading takes that for the main thread then.)
  */
 static void
 end_main_state(const HostThread *thread)

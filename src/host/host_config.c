@@ -1,20 +1,23 @@
 /*
- * How Python is configured: where it finds its library, what the module search path is, and
- * that it finds `tosc`.
+ * How Python is configured: where it finds its library, what the module search path is,
+ * and that it finds `tosc`.
  *
- * Where the standard library is must not depend on where the program lies that starts Python.
- * Two cases, the same for tosc-run and for programs that embed scripts (config_set_paths):
- * - a virtual environment is to be used: Python is started as that environment's python3, so
- *   that it and site.py do what they do there, and sys.executable is put right afterwards;
+ * Where the standard library is must not depend on where the program lies that starts
+ * Python. Two cases, the same for tosc-run and for programs that embed scripts
+ * (config_set_paths):
+ * - a virtual environment is to be used: Python is started as that environment's python3,
+ *   so that it and site.py do what they do there, and sys.executable is put right
+ *   afterwards;
  * - else: the prefix of the python3 that we were configured for.
  * PYTHONHOME overrides both, where the environment is heeded.
  *
- * sys.executable is never the program, which is no Python interpreter: multiprocessing would
- * start the whole program once more. It is tosc-run where that is installed, else python3.
+ * sys.executable is never the program, which is no Python interpreter: multiprocessing
+ * would start the whole program once more. It is tosc-run where that is installed, else
+ * python3.
  *
- * Python's settings that reach beyond Python are left as the program has them: the locale, the
- * buffering of stdio, signals unless asked for. Text is UTF-8 unless the environment is heeded
- * and says otherwise.
+ * Python's settings that reach beyond Python are left as the program has them: the
+ * locale, the buffering of stdio, signals unless asked for. Text is UTF-8 unless the
+ * environment is heeded and says otherwise.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -33,6 +36,18 @@
 PyMODINIT_FUNC PyInit_tosc(void);
 
 static const tosc_host_options defaults;
+
+/* The options that count. */
+static tosc_host_options
+options_of(const tosc_host_options *given)
+{
+    tosc_host_options options = given != NULL ? *given : defaults;
+    const char *venv = options.use_environment ? getenv("VIRTUAL_ENV") : NULL;
+    if (options.venv == NULL && venv != NULL && config_is_venv(venv)) {
+        options.venv = venv;
+    }
+    return options;
+}
 
 /* ---- files ---- */
 
@@ -92,8 +107,7 @@ config_set_paths(PyConfig *config, const char *program, const char *venv,
     if (!PyStatus_Exception(status) && !program_in_venv) {
         status = PyConfig_SetBytesString(config, &config->prefix, PYTHON_PREFIX);
         if (!PyStatus_Exception(status)) {
-            status =
-                PyConfig_SetBytesString(config, &config->exec_prefix, PYTHON_PREFIX);
+            status = PyConfig_SetBytesString(config, &config->exec_prefix, PYTHON_PREFIX);
         }
     }
     return status;
@@ -205,11 +219,11 @@ initialize(const tosc_host_options *options)
 int
 config_start(const tosc_host_options *given)
 {
-    const tosc_host_options *options = given != NULL ? given : &defaults;
+    tosc_host_options options = options_of(given);
     if (PyImport_AppendInittab("tosc", PyInit_tosc) != 0) {
         return tosc__fail(TOSC_ENOMEM, "no memory for starting Python");
     }
-    PyStatus status = initialize(options);
+    PyStatus status = initialize(&options);
     if (PyStatus_Exception(status)) {
         return tosc__fail(TOSC_EPYTHON, "Python cannot be started: %s%s%s",
                           status.func != NULL ? status.func : "",
@@ -241,9 +255,9 @@ add_search_path(const char *const *search_path)
 int
 config_finish(const tosc_host_options *given)
 {
-    const tosc_host_options *options = given != NULL ? given : &defaults;
-    if ((options->venv != NULL && config_set_executable(executable_of(options)) < 0)
-        || (options->search_path != NULL && add_search_path(options->search_path) < 0)) {
+    tosc_host_options options = options_of(given);
+    if ((options.venv != NULL && config_set_executable(executable_of(&options)) < 0)
+        || (options.search_path != NULL && add_search_path(options.search_path) < 0)) {
         return host_failed();
     }
     return 0;

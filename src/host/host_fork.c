@@ -1,17 +1,19 @@
 /*
  * When the program forks.
  *
- * os.fork() tells Python what goes on, and so does this for a fork() of the program: Python's
- * lock is taken before, by the forking thread, and Python told before and after. Then scripts
- * and Managers work in the child, whose only thread has all that the parent's had: a scope that
- * it is in, paused or not, stays what it is. The price is that fork() waits for Python's lock.
+ * os.fork() tells Python what goes on, and so does this for a fork() of the program:
+ * Python's lock is taken before, by the forking thread, and Python told before and after.
+ * Then scripts and Managers work in the child, whose only thread has all that the
+ * parent's had: a scope that it is in, paused or not, stays what it is. The price is that
+ * fork() waits for Python's lock.
  *
- * Python's own forks are not told twice: hooks of os.register_at_fork() mark the thread. Other
- * forks of a thread that holds the lock (in a scope) are told like all.
+ * Python's own forks are not told twice: hooks of os.register_at_fork() mark the thread.
+ * Other forks of a thread that holds the lock (in a scope) are told like all.
  *
- * Order. Python's lock comes before all mutexes of core, so this has to be done before core's
- * handlers, and after them in the end: which is what pthread_atfork() does for who registers
- * last. Where Python cannot be told (it is being stopped, no memory) it has ended for the child.
+ * Order. Python's lock comes before all mutexes of core, so this has to be done before
+ * core's handlers, and after them in the end: which is what pthread_atfork() does for who
+ * registers last. Where Python cannot be told (it is being stopped, no memory) it has
+ * ended for the child.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -30,7 +32,9 @@ static __thread bool entered; /* by before(): Python has been told */
 static void
 before(void)
 {
-    entered = !host_thread()->forking && tosc_host_is_running() && host_enter(&entry) == 0;
+    const HostThread *thread = host_thread();
+    bool wanted = tosc_host_is_running() || thread->depth > 0 || thread->counted > 0;
+    entered = wanted && !thread->forking && host_enter(&entry) == 0;
     if (entered) {
         PyOS_BeforeFork();
     }
@@ -84,7 +88,8 @@ static int
 register_hooks(void)
 {
     PyObject *os = PyImport_ImportModule("os");
-    PyObject *function = os != NULL ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+    PyObject *function =
+        os != NULL ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
     PyObject *begins = PyCFunction_New(&hooks[0], NULL);
     PyObject *ended = PyCFunction_New(&hooks[1], NULL);
     PyObject *none = PyTuple_New(0);

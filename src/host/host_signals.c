@@ -1,10 +1,11 @@
 /*
  * The program's signal dispositions, which Python must not leave changed.
  *
- * At its end Python gives the signals for which scripts have set functions the default action,
- * which ends the program: they get the action back that they had when Python was started. The
- * same for those that Python ignores if it is asked to install its handlers. What the program
- * has changed itself meanwhile, or a script has set to be ignored, is left alone.
+ * At its end Python gives the signals for which scripts have set functions the default
+ * action, which ends the program: they get the action back that they had when Python was
+ * started. The same for those that Python ignores if it is asked to install its handlers.
+ * What the program has changed itself meanwhile, or a script has set to be ignored, is
+ * left alone.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

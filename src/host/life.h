@@ -30,8 +30,8 @@ bool config_has_file(const char *dir, const char *name, mode_t type);
 /* Whether it is the absolute path of a virtual environment of this Python. */
 bool config_is_venv(const char *dir);
 /*
- * Where Python looks for its library. `program`: what sys.executable is to be, in a virtual
- * environment itself or not; `venv`: the one to use, or NULL.
+ * Where Python looks for its library. `program`: what sys.executable is to be, in a
+ * virtual environment itself or not; `venv`: the one to use, or NULL.
  */
 PyStatus config_set_paths(PyConfig *config, const char *program, const char *venv,
                           bool program_in_venv);
@@ -47,13 +47,14 @@ void failure_forget(void);
 
 void signals_note_start(void); /* before Python is initialised */
 void signals_note_end(void);   /* before it is ended */
-void signals_restore(bool installed); /* after; whether Python had installed its handlers */
+void
+signals_restore(bool installed); /* after; whether Python had installed its handlers */
 
-/* ---- run.c ---- */
+/* ---- run.c, main_module.c ---- */
 
 /* Python's lock is held. */
 void runs_forked(void); /* in the child: other threads' runs are gone */
-void runs_stop(void);
+void main_stop(void);
 
 /* ---- functions.c ---- */
 
@@ -66,12 +67,19 @@ int fork_prepare(void);
 
 /* ---- host.c ---- */
 
+/* As host_enter(), and allowed while tosc_host_stop() waits for other threads' calls. */
+int host_enter_while_stopping(HostEntry *entry);
+
 /*
- * In the child of a fork: only this thread is left. `usable`: Python is so, else it has ended.
+ * In the child of a fork: only this thread is left. `usable`: Python is so, else it has
+ * ended.
  */
 void life_forked(bool usable);
 
-/* Ends what C holds of the interpreter: handles, watches, functions. Python's lock is held. */
+/*
+ * Ends what C holds of the interpreter: handles, watches, functions. Python's lock is
+ * held.
+ */
 void parts_stop(void);
 
 #endif

@@ -1,12 +1,13 @@
 /*
  * Managers and the stored object, for C.
  *
- * A tosc_manager is a handle (handle.c) to the very Manager object that scripts have; the work
- * is done by its own operations (py/stored.c), so a script's subclass that overrides methods
- * is not asked. A backend that C has made gets a Python object, as scripts can ask for it.
+ * A tosc_manager is a handle (handle.c) to the very Manager object that scripts have; the
+ * work is done by its own operations (py/stored.c), so a script's subclass that overrides
+ * methods is not asked. A backend that C has made gets a Python object, as scripts can
+ * ask for it.
  *
- * Whatever is used while Python's lock may be let go, a commit say, is held by a reference:
- * other threads can give back handles meanwhile.
+ * Whatever is used while Python's lock may be let go, a commit say, is held by a
+ * reference: other threads can give back handles meanwhile.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -373,7 +374,10 @@ leave_with(HostEntry *entry, Manager *m, PyObject *object, int result)
     return manager_leave(entry, m, status);
 }
 
-/* The same for writing, where a TypeError says that something in the value cannot be stored. */
+/*
+ * The same for writing, where a TypeError says that something in the value cannot be
+ * stored.
+ */
 static int
 leave_written(HostEntry *entry, Manager *m, PyObject *object, int result)
 {

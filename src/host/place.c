@@ -9,9 +9,6 @@
  */
 #include "host/values.h"
 
-#include "py/dobject.h"
-#include "py/state.h"
-
 #include <string.h>
 
 static int
@@ -94,31 +91,6 @@ place_get(const Place *place, PyObject **ret)
 }
 
 int
-place_adopt(PyObject *object, PyObject *element, PyObject **ret)
-{
-    int kind = dobject_kind(object);
-    bool opaque =
-        kind == KIND_OPAQUE || PyObject_TypeCheck(object, tosc_state->DPart_Type);
-    if (kind < 0 && !opaque) {
-        *ret = Py_NewRef(element);
-        return 0;
-    }
-    Py_INCREF(element);
-    PyObject *adopted = dobject_adopt(opaque ? NULL : (DObject *)object, element);
-    if (adopted != NULL && opaque) { /* it could be stored, but is taken in as it is */
-        Py_SETREF(adopted, Py_NewRef(element));
-    }
-    Py_DECREF(element);
-    if (adopted != NULL) {
-        *ret = adopted;
-        return 0;
-    }
-    bool refused = PyErr_ExceptionMatches(PyExc_TypeError);
-    int status = host_failed();
-    return status == TOSC_EPYTHON && refused ? TOSC_ESERIALIZE : status;
-}
-
-int
 place_missing(const Place *place, tosc_at at)
 {
     return at.kind == TOSC_AT_PATH ? path_missing(at.where.text, place->object)
@@ -127,14 +99,14 @@ place_missing(const Place *place, tosc_at at)
 
 /* An attribute that cannot be set is not missing: it is a property, or has no room. */
 static int
-place_failed(const Place *place, bool deleting, tosc_at at)
+place_failed(const Place *place, PyObject *element, tosc_at at)
 {
     bool missing = place->attribute ? failed_by_attribute(place->object, place->key)
                                     : failed_by_item(place->key);
     if (!missing) {
-        return value_failed();
+        return store_failed(place->object, element);
     }
-    if (place->attribute && !deleting) {
+    if (place->attribute && element != NULL) {
         host_failed();
         return TOSC_ETYPE;
     }
@@ -153,5 +125,5 @@ place_set(const Place *place, PyObject *element, tosc_at at)
     } else {
         result = PyObject_DelItem(place->object, place->key);
     }
-    return result == 0 ? 0 : place_failed(place, element == NULL, at);
+    return result == 0 ? 0 : place_failed(place, element, at);
 }

@@ -63,11 +63,10 @@ tosc_host_shared(const char *name, tosc_manager **ret)
     PyObject *manager = text != NULL ? shared_find(text) : NULL;
     Py_XDECREF(text);
     if (manager == NULL) {
-        status =
-            host_failed_as(PyErr_ExceptionMatches(PyExc_LookupError)
-                                   && !PyErr_ExceptionMatches(PyExc_UnicodeError)
-                               ? TOSC_ENOTFOUND
-                               : 0);
+        status = host_failed_as(PyErr_ExceptionMatches(PyExc_LookupError)
+                                        && !PyErr_ExceptionMatches(PyExc_UnicodeError)
+                                    ? TOSC_ENOTFOUND
+                                    : 0);
     } else {
         void *handle = handle_new(HANDLE_MANAGER, manager);
         status = handle != NULL ? 0 : TOSC_ENOMEM;

@@ -5,8 +5,6 @@
  */
 #include "host/values.h"
 
-#include "py/dobject.h"
-
 /* Enters and finds the place: then leave_place() is the caller's. */
 static int
 enter_place(HostEntry *entry, tosc_value *value, tosc_at at, Place *ret)
@@ -38,13 +36,9 @@ tosc_set(tosc_value *value, tosc_at at, tosc_value *element)
     if (status < 0) {
         return status;
     }
-    PyObject *object = value_get(element, "element");
-    PyObject *adopted;
-    status = object != NULL ? place_adopt(place.object, object, &adopted) : TOSC_EINVAL;
-    if (status == 0) {
-        status = place_set(&place, adopted, at);
-        Py_DECREF(adopted);
-    }
+    PyObject *object = Py_XNewRef(value_get(element, "element"));
+    status = object != NULL ? place_set(&place, object, at) : TOSC_EINVAL;
+    Py_XDECREF(object);
     return leave_place(&entry, &place, status);
 }
 

@@ -2,16 +2,16 @@
  * Transactions for C: begin, commit and roll back, and tosc_transact().
  *
  * A tosc_transaction is a handle to a Transaction as scripts have them. It belongs to the
- * context of the thread that began it, which lasts from call to call (host.c), so script code
- * that this thread calls takes part in it.
+ * context of the thread that began it, which lasts from call to call (host.c), so script
+ * code that this thread calls takes part in it.
  *
- * A thread may end, or the program stop, before it has ended its transactions. So those that C
- * code has begun are listed for each Python thread state, in a capsule in the state's dict:
- * with the state the list goes, and what stands in it is rolled back. All lists are linked, for
- * transactions_stop(). Everything here is guarded by Python's lock.
+ * A thread may end, or the program stop, before it has ended its transactions. So those
+ * that C code has begun are listed for each Python thread state, in a capsule in the
+ * state's dict: with the state the list goes, and what stands in it is rolled back. All
+ * lists are linked, for transactions_stop(). Everything here is guarded by Python's lock.
  *
- * tosc_transact() has no loop of its own: it is transact() of py/transactional.c, with a C
- * function to call.
+ * tosc_transact() has no loop of its own: it is transact() of py/transactional.c, with a
+ * C function to call.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -39,30 +39,37 @@ static __thread struct {
 
 #define BEGUN_NAME "tosc.begun"
 
-/* Rolls back all that stands in it. */
+/*
+ * Rolls back the last of them: what is released may run Python code, so it is all that
+ * is done.
+ */
 static void
-end_begun(Begun *begun)
+end_last(Begun *begun)
 {
-    while (begun->count > 0) {
-        void *handle = begun->handles[--begun->count];
-        PyObject *tx = handle_get(handle, HANDLE_TRANSACTION, "transaction");
-        if (tx == NULL) {
-            continue;
-        }
-        Py_INCREF(tx);
-        handle_unref(handle, HANDLE_TRANSACTION);
-        if (((Transaction *)tx)->state == TX_OPEN) {
-            transaction_rollback((Transaction *)tx);
-        }
-        Py_DECREF(tx);
+    void *handle = begun->handles[--begun->count];
+    PyObject *tx = handle_get(handle, HANDLE_TRANSACTION, "transaction");
+    if (tx == NULL) {
+        return;
     }
+    Py_INCREF(tx);
+    handle_unref(handle, HANDLE_TRANSACTION);
+    if (((Transaction *)tx)->state == TX_OPEN) {
+        transaction_rollback((Transaction *)tx);
+    }
+    Py_DECREF(tx);
 }
 
 void
 transactions_stop(void)
 {
-    for (Begun *begun = all_begun; begun != NULL; begun = begun->next) {
-        end_begun(begun);
+    Begun *begun = all_begun;
+    while (begun != NULL) {
+        if (begun->count == 0) {
+            begun = begun->next;
+        } else {
+            end_last(begun);
+            begun = all_begun; /* the lists may be others now */
+        }
     }
 }
 
@@ -74,7 +81,9 @@ free_begun(PyObject *capsule)
     if (known.begun == begun) {
         known.state = 0;
     }
-    end_begun(begun);
+    while (begun->count > 0) {
+        end_last(begun);
+    }
     if (begun->previous != NULL) {
         begun->previous->next = begun->next;
     } else {

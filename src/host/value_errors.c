@@ -41,6 +41,35 @@ value_failed(void)
     return status == TOSC_EPYTHON && type_error && !from_python ? TOSC_ETYPE : status;
 }
 
+/* Would a distributed container refuse it as such? The exception that is set stays. */
+static bool
+cannot_be_stored(PyObject *container, PyObject *element)
+{
+    PyObject *type;
+    PyObject *value;
+    PyObject *traceback;
+    bool part = PyObject_TypeCheck(container, tosc_state->DPart_Type);
+    if (!part && !dobject_check(container)) {
+        return false;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *adopted = dobject_adopt(part ? NULL : (DObject *)container, element);
+    bool refused = adopted == NULL && PyErr_ExceptionMatches(PyExc_TypeError);
+    Py_XDECREF(adopted);
+    PyErr_Restore(type, value, traceback);
+    return refused;
+}
+
+int
+store_failed(PyObject *container, PyObject *element)
+{
+    bool refused = element != NULL && PyErr_ExceptionMatches(PyExc_TypeError)
+                   && cannot_be_stored(container, element);
+    int status = value_failed();
+    return refused && (status == TOSC_ETYPE || status == TOSC_EPYTHON) ? TOSC_ESERIALIZE
+                                                                       : status;
+}
+
 /* Is the attribute of the exception this very object? */
 static bool
 exception_says(PyObject *exception, const char *attribute, PyObject *object)

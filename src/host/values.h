@@ -85,11 +85,6 @@ int place_get(const Place *place, PyObject **ret);
 int place_set(const Place *place, PyObject *element, tosc_at at);
 /* TOSC_ENOTFOUND: there is nothing. */
 int place_missing(const Place *place, tosc_at at);
-/*
- * What the object will hold for this element: a new reference. Told apart from the change so
- * that a value that cannot be stored is TOSC_ESERIALIZE.
- */
-int place_adopt(PyObject *object, PyObject *element, PyObject **ret);
 
 /* ---- path.c ---- */
 
@@ -106,6 +101,11 @@ int path_missing(const char *path, PyObject *object);
  * TypeError that Python itself raised, not code written in Python, is TOSC_ETYPE.
  */
 int value_failed(void);
+/*
+ * The same for putting an element (NULL: none) into a container: TOSC_ESERIALIZE if it is one
+ * that cannot be stored there.
+ */
+int store_failed(PyObject *container, PyObject *element);
 /*
  * Is the exception that is set just the answer "there is no such element"? That of an
  * attribute, or of an item, that was looked up.

@@ -176,6 +176,19 @@ take_back(PyThreadState *state)
 
 /* ---- the functions ---- */
 
+/* A callback has returned with scopes that it had not left: else Python's lock would be gone. */
+static void
+unwind(HostThread *thread)
+{
+    HostThread outside = *thread;
+    outside.depth = 0;
+    outside.counted = 0;
+    outside.paused = false;
+    outside.scope = NULL;
+    host_unwind(thread, &outside);
+    PyEval_SaveThread();
+}
+
 /* From inside a callback nothing is stopped or closed that would wait for it. */
 static void
 call_back(tosc_change_fn fn, tosc_manager *manager, const tosc_change *change, void *arg)
@@ -183,6 +196,9 @@ call_back(tosc_change_fn fn, tosc_manager *manager, const tosc_change *change, v
     HostThread *thread = host_thread();
     thread->callbacks++;
     fn(manager, change, arg);
+    if (thread->scope != NULL) {
+        unwind(thread);
+    }
     thread->callbacks--;
 }
 

@@ -33,6 +33,7 @@ typedef struct BackendObject {
     bool has_seen;
     tosc_position seen;     /* what target_wait has last reported */
     struct file_marks made; /* FileBackend: when the object was made */
+    int64_t patience_ms;    /* CephBackend: how long making one may wait for the store */
 } BackendObject;
 
 /* Calls core without the GIL, again after a signal whose handler raised nothing. */

@@ -1,11 +1,11 @@
 /*
  * Backends that come from C: as Python objects, and by URI.
  *
- * A Manager that a C program makes has a backend that no script has made, but scripts can ask
- * for it (manager.backend) and give it to another Manager. A backend of ours becomes an object
- * of the class that a script would have used; any other a _CBackend, which only has the methods
- * that all have. Neither reads anything when it is made: the first target_wait() may thus tell
- * of a change that was none.
+ * A Manager that a C program makes has a backend that no script has made, but scripts can
+ * ask for it (manager.backend) and give it to another Manager. A backend of ours becomes
+ * an object of the class that a script would have used; any other a _CBackend, which only
+ * has the methods that all have. Neither reads anything when it is made: the first
+ * target_wait() may thus tell of a change that was none.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

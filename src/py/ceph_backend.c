@@ -13,6 +13,8 @@
 
 #include <math.h>
 
+#define LONGEST_SECONDS 3600
+
 typedef struct CephObject {
     BackendObject base;
     bool begun; /* __init__ runs, or has succeeded */
@@ -36,7 +38,7 @@ PyDoc_STRVAR(
     ceph_doc,
     "CephBackend(client, key, mon_host, pool_name, obj_name, max_retries=100, *,\n"
     "            conf=None, keyring=None, namespace=None, connect_timeout=10,\n"
-    "            timeout=30, lease=15, poll_interval=5)\n"
+    "            timeout=30, lease=15, poll_interval=1)\n"
     "--\n"
     "\n"
     "A store in one object of a Ceph cluster, shared by all processes, on any\n"
@@ -60,7 +62,8 @@ PyDoc_STRVAR(
     "keyring          Path of the keyring with the key. None: what CEPH_KEYRING\n"
     "                 names, else as the configuration says.\n"
     "namespace        Namespace within the pool. None: the default one.\n"
-    "connect_timeout  How long connecting may take, in seconds.\n"
+    "connect_timeout  How long connecting may take, in seconds, and then as long for\n"
+    "                 looking at the object.\n"
     "timeout          How long one operation may take; StorageError after that, or\n"
     "                 UnknownOutcomeError if a change may have been stored.\n"
     "lease            After how many seconds the exclusive lock of a process that\n"
@@ -112,7 +115,7 @@ take_path(PyObject **member, PyObject *given, const char *argument)
     return *member != NULL ? 0 : -1;
 }
 
-/* A number of seconds from `least` to a day; `given` NULL: as it is. */
+/* A number of seconds from `least` to an hour; `given` NULL: as it is. */
 static int
 take_seconds(double *member, PyObject *given, const char *argument, double least)
 {
@@ -122,9 +125,9 @@ take_seconds(double *member, PyObject *given, const char *argument, double least
     if (backend_parse_seconds(given, argument, member) < 0) {
         return -1;
     }
-    if (*member < least || *member > 86400) {
-        PyErr_Format(PyExc_ValueError, "%s must be from %s to 86400 seconds: %R",
-                     argument, least < 0.5 ? "0.001" : "1", given);
+    if (*member < least || *member > LONGEST_SECONDS) {
+        PyErr_Format(PyExc_ValueError, "%s must be from %s to 3600 seconds: %R", argument,
+                     least < 0.5 ? "0.001" : "1", given);
         return -1;
     }
     return 0;
@@ -202,7 +205,7 @@ take_arguments(CephObject *self, const struct given *given, PyObject **ret_key)
     self->connect_timeout = 10;
     self->timeout = 30;
     self->lease = 15;
-    self->poll_interval = 5;
+    self->poll_interval = 1;
     if (take_text(&self->client, given->client, "client", true) < 0
         || take_text(ret_key, given->key, "key", true) < 0
         || take_text(&self->mon_host, given->mon_host, "mon_host", true) < 0
@@ -259,6 +262,7 @@ ceph_init(CephObject *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     self->base.backend = backend;
+    self->base.patience_ms = (int64_t)(self->connect_timeout * 1e3);
     target_wait_start(&self->base);
     return 0;
 }
@@ -420,6 +424,7 @@ ceph_backend_copy(BackendObject *to, BackendObject *from)
 {
     CephObject *copy = (CephObject *)to;
     const CephObject *self = (CephObject *)from;
+    copy->base.patience_ms = self->base.patience_ms;
     copy->begun = true;
     copy->has_key = self->has_key;
     copy->max_retries = self->max_retries;

@@ -34,7 +34,10 @@ tosc_dict_get(PyObject *dict, PyObject *key, PyObject **ret)
 #endif
 }
 
-/* The state of the thread that has the GIL, or NULL; also asked by those who do not have it. */
+/*
+ * The state of the thread that has the GIL, or NULL; also asked by those who do not have
+ * it.
+ */
 static inline PyThreadState *
 tosc_current_state(void)
 {

@@ -308,6 +308,29 @@ raise_text(PyObject *type, const char *message, const char *fallback)
     }
 }
 
+/*
+ * A signal may have ended the wait for the outcome. What its handler raises (Ctrl-C) is what the
+ * program expects then: it is raised, and has the error that is set as its cause.
+ */
+static void
+let_signals_go_first(void)
+{
+    PyObject *type, *error, *traceback;
+    PyObject *raised_type, *raised, *raised_traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (PyErr_CheckSignals() == 0) {
+        PyErr_Restore(type, error, traceback);
+        return;
+    }
+    PyErr_Fetch(&raised_type, &raised, &raised_traceback);
+    PyErr_NormalizeException(&raised_type, &raised, &raised_traceback);
+    PyException_SetCause(raised, error);
+    PyErr_Restore(raised_type, raised, raised_traceback);
+    Py_XDECREF(traceback);
+    Py_DECREF(type);
+}
+
 static void
 raise_unknown_outcome(const char *message)
 {
@@ -315,6 +338,7 @@ raise_unknown_outcome(const char *message)
         raise_text(tosc_state->UnknownOutcomeError, message,
                    "whether the change was stored could not be found out");
     }
+    let_signals_go_first();
 }
 
 /* A thread that called a Python backend without a thread state has only the message. */

@@ -9,7 +9,7 @@
  *   sync.c         turning changes into commits and commits into changes
  *   watcher.c      the background thread; compaction
  *   transaction.c  Transaction, and which one belongs to this context
- *   watching.c     what has changed, for those who watch (with paths.c, telling.c)
+ *   watching.c     what has changed, for those who watch (paths.c, parents.c, telling.c)
  *   live.c         all Managers of the process: forks, the end
  *   stored.c       the stored object: reading and replacing it
  *   transactional.c  running something in a transaction until it succeeds

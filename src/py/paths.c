@@ -1,22 +1,14 @@
 /*
  * From objects to paths.
  *
- * Objects know what they hold, not where they are held. While somebody watches, this table
- * knows for each linked object the objects that hold it (its parents), how often each does,
- * and a hint where: a key or an index. It is filled once by a walk of the graph and then kept
- * up to date from the links that each commit makes and cuts, so that telling a path costs what
- * the depth of the object costs, not the size of the store.
+ * Objects know what they hold; what holds them is known by a table (parents.c). So telling a
+ * path costs what the depth of the object costs, not the size of the store.
  *
- * Objects are named by their oids, which are never used again. So entries of objects that are
- * no longer linked need not be sought out: a parent that is not in the Manager's table is
- * dropped when it is met, and the whole is made anew when it has twice as many entries as it
- * then had.
- *
- * Counts are exact, hints are not: insertions into a list move what follows. A hint is
- * verified; a wrong one is put right by a search of the parent, in a list outwards from the
- * hint. An object that stands in one container more than once has that container searched
- * every time. Counts are checked as well: together they must be what the object says (its
- * `links`). Where they are not, everything is told, and the table is made anew.
+ * The table's hints are verified; a wrong one is put right by a search of the parent, in a list
+ * outwards from the hint. An object that stands in one container more than once has that
+ * container searched every time. The table's counts are checked as well: together they must be
+ * what the object says (its `links`). Where they are not, everything is told, and the table is
+ * made anew.
  *
  * A path goes up from the object by all of its parents, so an aliased object is told by each
  * of its paths, one that is in itself by those that do not go round. A step that no path can
@@ -28,6 +20,7 @@
  */
 #include "paths.h"
 
+#include "parents.h"
 #include "wrap.h"
 
 #include <string.h>
@@ -35,517 +28,6 @@
 #define CELL_OID 1
 #define WALK_MOST 16384
 #define ALIASES_MOST 64 /* in one container; more are told as the container */
-#define FEW 1024        /* entries that are no reason to make the table anew */
-
-/* ---- the table ---- */
-
-enum place_how {
-    AT_PART,  /* no path leads there: the parent is told */
-    AT_KEY,   /* hint.key */
-    AT_INDEX, /* hint.index */
-    AT_MANY   /* in a Child only: hint.table */
-};
-
-typedef struct Place {
-    uint64_t parent; /* 0: free */
-    union {
-        PyObject *key; /* strong: an exact str or int */
-        Py_ssize_t index;
-        struct PlaceTable *table;
-    } hint;
-    uint32_t count; /* elements of the parent that refer to the child; AT_MANY: unused */
-    uint8_t how;
-} Place;
-
-/* Open addressing by parent. */
-typedef struct PlaceTable {
-    size_t size;
-    size_t used;
-    Place slots[];
-} PlaceTable;
-
-typedef struct Child {
-    uint64_t oid;
-    Place place; /* parent 0 and not AT_MANY: none */
-} Child;
-
-typedef struct Walk Walk;
-
-struct Paths {
-    Manager *manager; /* which owns this */
-    bool valid;
-    size_t walked; /* nodes, since paths_told() */
-    uint32_t *index; /* of children + 1, by oid; 0: free */
-    size_t index_size;
-    Child *children;
-    size_t count;
-    size_t room;
-    size_t places;       /* entries of all tables */
-    size_t places_first; /* … when it was made */
-    Walk *walk;
-};
-
-static inline size_t
-hash_oid(uint64_t oid)
-{
-    return (size_t)((oid * UINT64_C(0x9E3779B97F4A7C15)) >> 24);
-}
-
-static void
-drop_hint(Place *place)
-{
-    if (place->how == AT_KEY) {
-        Py_DECREF(place->hint.key);
-    }
-    place->how = AT_PART;
-}
-
-static void
-set_hint(Place *place, int how, PyObject *key, Py_ssize_t index)
-{
-    if (place->how == AT_KEY && how == AT_KEY && place->hint.key == key) {
-        return;
-    }
-    drop_hint(place);
-    place->how = (uint8_t)how;
-    if (how == AT_KEY) {
-        place->hint.key = Py_NewRef(key);
-    } else if (how == AT_INDEX) {
-        place->hint.index = index;
-    }
-}
-
-static size_t
-child_slot(const Paths *p, uint64_t oid)
-{
-    size_t mask = p->index_size - 1;
-    size_t i = hash_oid(oid) & mask;
-    while (p->index[i] != 0 && p->children[p->index[i] - 1].oid != oid) {
-        i = (i + 1) & mask;
-    }
-    return i;
-}
-
-static Child *
-find_child(const Paths *p, uint64_t oid)
-{
-    uint32_t at = p->index_size == 0 ? 0 : p->index[child_slot(p, oid)];
-    return at == 0 ? NULL : &p->children[at - 1];
-}
-
-static int
-grow_index(Paths *p)
-{
-    size_t size = p->index_size == 0 ? 64 : 2 * p->index_size;
-    uint32_t *index = PyMem_Calloc(size, sizeof(*index));
-    if (index == NULL) {
-        return -1;
-    }
-    PyMem_Free(p->index);
-    p->index = index;
-    p->index_size = size;
-    for (size_t i = 0; i < p->count; i++) {
-        p->index[child_slot(p, p->children[i].oid)] = (uint32_t)i + 1;
-    }
-    return 0;
-}
-
-static Child *
-get_child(Paths *p, uint64_t oid)
-{
-    Child *child = find_child(p, oid);
-    if (child != NULL) {
-        return child;
-    }
-    if (p->count * 3 >= p->index_size * 2 && grow_index(p) < 0) {
-        return NULL;
-    }
-    if (p->count == p->room) {
-        size_t room = p->room == 0 ? 64 : p->room + p->room / 2;
-        Child *children = PyMem_Realloc(p->children, room * sizeof(*children));
-        if (children == NULL || room > UINT32_MAX - 1) {
-            p->children = children != NULL ? children : p->children;
-            return NULL;
-        }
-        p->children = children;
-        p->room = room;
-    }
-    child = &p->children[p->count++];
-    *child = (Child){.oid = oid};
-    p->index[child_slot(p, oid)] = (uint32_t)p->count;
-    return child;
-}
-
-/* ---- the parents of one child ---- */
-
-static size_t
-place_slot(const PlaceTable *table, uint64_t parent)
-{
-    size_t mask = table->size - 1;
-    size_t i = hash_oid(parent) & mask;
-    while (table->slots[i].parent != 0 && table->slots[i].parent != parent) {
-        i = (i + 1) & mask;
-    }
-    return i;
-}
-
-static PlaceTable *
-new_table(size_t size)
-{
-    PlaceTable *table = PyMem_Calloc(1, sizeof(*table) + size * sizeof(Place));
-    if (table != NULL) {
-        table->size = size;
-    }
-    return table;
-}
-
-/* The table of a child that has several parents, with room for one more; NULL: no memory. */
-static PlaceTable *
-make_table(Child *child)
-{
-    PlaceTable *old = child->place.how == AT_MANY ? child->place.hint.table : NULL;
-    if (old != NULL && (old->used + 1) * 3 <= old->size * 2) {
-        return old;
-    }
-    PlaceTable *table = new_table(old == NULL ? 4 : 2 * old->size);
-    if (table == NULL) {
-        return NULL;
-    }
-    if (old == NULL) {
-        table->slots[place_slot(table, child->place.parent)] = child->place;
-        table->used = 1;
-    }
-    for (size_t i = 0; old != NULL && i < old->size; i++) {
-        if (old->slots[i].parent != 0) {
-            table->slots[place_slot(table, old->slots[i].parent)] = old->slots[i];
-            table->used++;
-        }
-    }
-    PyMem_Free(old);
-    child->place = (Place){.how = AT_MANY, .hint.table = table};
-    return table;
-}
-
-static Place *
-find_place(Child *child, uint64_t parent)
-{
-    Place *place = &child->place;
-    if (place->how == AT_MANY) {
-        place = &place->hint.table->slots[place_slot(place->hint.table, parent)];
-    }
-    return place->parent == parent ? place : NULL;
-}
-
-static Place *
-get_place(Paths *p, uint64_t oid, uint64_t parent)
-{
-    Child *child = get_child(p, oid);
-    Place *place = child == NULL ? NULL : find_place(child, parent);
-    if (child == NULL || place != NULL) {
-        return place;
-    }
-    place = &child->place;
-    if (place->how == AT_MANY || place->parent != 0) {
-        PlaceTable *table = make_table(child);
-        if (table == NULL) {
-            return NULL;
-        }
-        place = &table->slots[place_slot(table, parent)];
-        table->used++;
-    }
-    p->places++;
-    *place = (Place){.parent = parent};
-    return place;
-}
-
-/* The gap is closed, so that probing needs no marks of what was there. */
-static void
-remove_from(PlaceTable *table, size_t hole)
-{
-    size_t mask = table->size - 1;
-    for (size_t i = (hole + 1) & mask; table->slots[i].parent != 0; i = (i + 1) & mask) {
-        size_t home = hash_oid(table->slots[i].parent) & mask;
-        if (((i - home) & mask) >= ((i - hole) & mask)) {
-            table->slots[hole] = table->slots[i];
-            hole = i;
-        }
-    }
-    table->slots[hole] = (Place){0};
-    table->used--;
-}
-
-static void
-drop_place(Paths *p, Child *child, uint64_t parent)
-{
-    Place *place = find_place(child, parent);
-    if (place == NULL) {
-        return;
-    }
-    drop_hint(place);
-    p->places--;
-    if (child->place.how == AT_MANY) {
-        PlaceTable *table = child->place.hint.table;
-        remove_from(table, (size_t)(place - table->slots));
-        if (table->used == 0) {
-            PyMem_Free(table);
-            child->place = (Place){0};
-        }
-    } else {
-        *place = (Place){0};
-    }
-}
-
-static void
-clear_table(Paths *p)
-{
-    for (size_t i = 0; i < p->count; i++) {
-        Place *place = &p->children[i].place;
-        if (place->how != AT_MANY) {
-            drop_hint(place);
-            continue;
-        }
-        PlaceTable *table = place->hint.table;
-        for (size_t k = 0; k < table->size; k++) {
-            drop_hint(&table->slots[k]);
-        }
-        PyMem_Free(table);
-    }
-    PyMem_Free(p->children);
-    PyMem_Free(p->index);
-    p->children = NULL;
-    p->index = NULL;
-    p->count = p->room = p->index_size = p->places = 0;
-}
-
-/* ---- filling it ---- */
-
-/* Where in an object a value stands that may be, or have in it, wrappers. */
-typedef struct Spot {
-    Paths *paths;
-    uint64_t parent;
-    PyObject *key;
-    Py_ssize_t index;
-    int how;
-    bool counts; /* what is visited makes links; else only hints are new */
-} Spot;
-
-static Place *
-known_place(const Paths *p, uint64_t oid, uint64_t parent)
-{
-    Child *child = find_child(p, oid);
-    return child == NULL ? NULL : find_place(child, parent);
-}
-
-static int
-note_spot(DObject *child, void *arg)
-{
-    Spot *spot = arg;
-    if (child->oid == 0) {
-        return 0;
-    }
-    Place *place = spot->counts ? get_place(spot->paths, child->oid, spot->parent)
-                                : known_place(spot->paths, child->oid, spot->parent);
-    if (place == NULL) {
-        return spot->counts ? -1 : 0;
-    }
-    place->count += spot->counts;
-    set_hint(place, spot->how, spot->key, spot->index);
-    return 0;
-}
-
-static bool
-can_be_step(PyObject *key)
-{
-    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key);
-}
-
-static int
-visit_item(Spot *spot, PyObject *value, Py_ssize_t index)
-{
-    spot->how = AT_INDEX;
-    spot->index = index;
-    return value_visit(value, note_spot, spot);
-}
-
-static int
-visit_pair(Spot *spot, PyObject *key, PyObject *value)
-{
-    spot->how = AT_PART;
-    if (value_visit(key, note_spot, spot) != 0) {
-        return -1;
-    }
-    spot->how = can_be_step(key) ? AT_KEY : AT_PART;
-    spot->key = key;
-    return value_visit(value, note_spot, spot);
-}
-
-static int
-visit_dict(Spot *spot, PyObject *dict)
-{
-    Py_ssize_t pos = 0;
-    PyObject *key;
-    PyObject *value;
-    if (!PyObject_GC_IsTracked(dict)) {
-        return 0; /* holds no wrapper */
-    }
-    while (PyDict_Next(dict, &pos, &key, &value)) {
-        if (visit_pair(spot, key, value) != 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Notes all links of a state. */
-static int
-visit_state(Spot *spot, int kind, PyObject *state)
-{
-    if (kind == KIND_LIST) {
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(state); i++) {
-            if (visit_item(spot, PyList_GET_ITEM(state, i), i) != 0) {
-                return -1;
-            }
-        }
-        return 0;
-    }
-    if (kind == KIND_DICT || kind == KIND_ANY) {
-        return visit_dict(spot, state);
-    }
-    spot->how = AT_PART;
-    return state_visit(kind, state, note_spot, spot);
-}
-
-static int
-fill_table(Paths *p)
-{
-    Manager *m = p->manager;
-    for (size_t i = 0; i < m->table.size; i++) {
-        DObject *object = m->table.slots[i];
-        if (object != NULL) {
-            Spot spot = {.paths = p, .parent = object->oid, .counts = true};
-            if (visit_state(&spot, object->kind, object->state) != 0) {
-                return -1;
-            }
-        }
-    }
-    return 0;
-}
-
-static int
-make_anew(Paths *p)
-{
-    clear_table(p);
-    p->valid = fill_table(p) == 0;
-    p->places_first = p->places;
-    if (!p->valid) {
-        PyErr_Clear(); /* an iterator that there was no memory for */
-        clear_table(p);
-    }
-    return p->valid ? 0 : -1;
-}
-
-/* ---- keeping it up to date ---- */
-
-static int
-link_added(DObject *child, void *arg)
-{
-    const Spot *spot = arg;
-    if (child->oid == 0) {
-        return 0;
-    }
-    Place *place = get_place(spot->paths, child->oid, spot->parent);
-    if (place == NULL) {
-        return -1;
-    }
-    place->count++;
-    return 0;
-}
-
-static int
-link_cut(DObject *child, void *arg)
-{
-    const Spot *spot = arg;
-    Place *place =
-        child->oid == 0 ? NULL : known_place(spot->paths, child->oid, spot->parent);
-    if (place != NULL && --place->count == 0) {
-        drop_place(spot->paths, find_child(spot->paths, child->oid), spot->parent);
-    }
-    return 0;
-}
-
-static int
-note_op(Spot *spot, const Op *op)
-{
-    switch (op->code) {
-    case OP_SET:
-        return visit_pair(spot, op->a, op->b);
-    case OP_UPDATE:
-        return visit_dict(spot, op->a);
-    case OP_ITEM:
-        return visit_item(spot, op->a, op->lo);
-    case OP_SPLICE:
-        if (op->a == NULL || !PyList_Check(op->a)) {
-            return 0;
-        }
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(op->a); i++) {
-            if (visit_item(spot, PyList_GET_ITEM(op->a, i), op->lo + i) != 0) {
-                return -1;
-            }
-        }
-        return 0;
-    default:
-        return 0; /* elements of sets are AT_PART, and so is what nobody has said more of */
-    }
-}
-
-static int
-visit_values(const RefList *values, ref_visitor visit, Spot *spot)
-{
-    for (Py_ssize_t i = 0; i < values->count; i++) {
-        if (value_visit(values->items[i], visit, spot) != 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int
-follow_delta(Paths *p, const Delta *delta)
-{
-    const DObject *object = delta->object;
-    Spot spot = {.paths = p, .parent = object->oid};
-    if (object->oid == 0) {
-        return 0; /* linked and cut off again */
-    }
-    if (delta->traffic == NULL) {
-        spot.counts = true;
-        return visit_state(&spot, object->kind, object->state);
-    }
-    if (visit_values(&delta->traffic->in, link_added, &spot) != 0
-        || visit_values(&delta->traffic->out, link_cut, &spot) != 0) {
-        return -1;
-    }
-    if (delta->n_ops == 0) {
-        return visit_state(&spot, object->kind, object->state);
-    }
-    for (Py_ssize_t i = 0; i < delta->n_ops; i++) {
-        if (note_op(&spot, &delta->ops[i]) != 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-void
-paths_follow(Paths *p, const DeltaList *deltas)
-{
-    for (Py_ssize_t i = 0; i < deltas->count && p->valid; i++) {
-        p->valid = follow_delta(p, &deltas->items[i]) == 0;
-    }
-    p->valid = p->valid && p->places <= 2 * p->places_first + FEW
-               && p->count <= 2 * p->manager->table.used + FEW;
-    PyErr_Clear();
-}
 
 /* ---- the way up ---- */
 
@@ -558,7 +40,7 @@ typedef struct Node {
     bool ends;   /* the path ends with this step: none leads on to the object */
 } Node;
 
-struct Walk {
+typedef struct Walk {
     Node *nodes;
     size_t count;
     size_t room;
@@ -570,6 +52,12 @@ struct Walk {
     size_t path_room;
     size_t ends[ELEMENTS_MOST]; /* of the elements' steps in `text`, which come first */
     size_t elements;
+} Walk;
+
+struct Paths {
+    Parents parents;
+    size_t walked; /* nodes, since paths_told() */
+    Walk walk;
 };
 
 static char *
@@ -759,7 +247,8 @@ climb_by(Climb *c, int step, size_t text, PyObject *value)
     if (step <= 0) {
         return step < 0 ? -1 : climb_to_part(c);
     }
-    int within = value == (PyObject *)c->child ? 1 : add_item_of(c->walk, value, c->child);
+    int within =
+        value == (PyObject *)c->child ? 1 : add_item_of(c->walk, value, c->child);
     Node node = {.object = c->parent,
                  .from = c->from,
                  .text = text,
@@ -782,9 +271,8 @@ climb_by_index(Climb *c, Py_ssize_t index)
     PyObject *value = PyList_GET_ITEM(c->parent->state, index);
     size_t text = c->walk->used;
     if (c->parent->oid == CELL_OID) {
-        Node node = {.object = c->parent,
-                     .from = c->from,
-                     .ends = value != (PyObject *)c->child};
+        Node node = {
+            .object = c->parent, .from = c->from, .ends = value != (PyObject *)c->child};
         c->found++;
         return add_node(c->walk, &node);
     }
@@ -821,7 +309,7 @@ climb_list(Climb *c)
         if (index < 0) {
             return 0;
         }
-        set_hint(c->place, AT_INDEX, NULL, index);
+        place_set_hint(c->place, AT_INDEX, NULL, index);
         return climb_by_index(c, index);
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
@@ -843,7 +331,7 @@ search_dict(Climb *c)
         int result = 0;
         if (holds(value, c->child)) {
             if (once) {
-                set_hint(c->place, can_be_step(key) ? AT_KEY : AT_PART, key, 0);
+                place_set_hint(c->place, key_can_be_step(key) ? AT_KEY : AT_PART, key, 0);
             }
             result = climb_by_key(c, key, value);
         }
@@ -896,11 +384,11 @@ climb(Climb *c)
 static int
 climb_to(Paths *p, size_t from, Place *place, uint32_t *links)
 {
-    Walk *w = p->walk;
+    Walk *w = &p->walk;
     Climb c = {.walk = w,
                .from = from,
                .child = w->nodes[from].object,
-               .parent = graph_find(p->manager, place->parent),
+               .parent = graph_find(p->parents.manager, place->parent),
                .place = place};
     if (c.parent == NULL) {
         return 0;
@@ -912,18 +400,16 @@ climb_to(Paths *p, size_t from, Place *place, uint32_t *links)
 static int
 climb_to_all(Paths *p, size_t from)
 {
-    const DObject *object = p->walk->nodes[from].object;
-    Child *child = find_child(p, object->oid);
+    const DObject *object = p->walk.nodes[from].object;
+    Child *child = parents_of(&p->parents, object->oid);
     uint32_t links = 0;
     int result = 0;
     if (child == NULL) {
         return object->links == 0 ? 0 : -1;
     }
     if (child->place.how != AT_MANY) {
-        result = child->place.parent == 0
-                     ? 0
-                     : climb_to(p, from, &child->place, &links);
-    } else if (goes_round(p->walk, from)) {
+        result = child->place.parent == 0 ? 0 : climb_to(p, from, &child->place, &links);
+    } else if (goes_round(&p->walk, from)) {
         return 0; /* some object of each cycle has another parent, where it is entered */
     } else {
         PlaceTable *table = child->place.hint.table;
@@ -1006,7 +492,7 @@ add_elements(Walk *w, const DObject *object, const Elements *elements)
 static int
 walk(Paths *p, DObject *object, const Elements *elements, PathSet *ret)
 {
-    Walk *w = p->walk;
+    Walk *w = &p->walk;
     Node start = {.object = object};
     w->count = 0;
     if (add_elements(w, object, elements) < 0 || add_node(w, &start) < 0) {
@@ -1025,13 +511,14 @@ walk(Paths *p, DObject *object, const Elements *elements, PathSet *ret)
 void
 paths_tell(Paths *p, DObject *object, const Elements *elements, PathSet *ret)
 {
-    bool anew = !p->valid;
+    bool anew = !p->parents.valid;
     if (ret->all || object->oid == 0) {
         return;
     }
-    if ((anew && make_anew(p) < 0) || walk(p, object, elements, ret) < 0) {
+    if ((anew && parents_make(&p->parents) < 0) || walk(p, object, elements, ret) < 0) {
         pathset_add_all(ret);
-        p->valid = p->valid && p->walked > WALK_MOST; /* else it is wrong somewhere */
+        p->parents.valid =
+            p->parents.valid && p->walked > WALK_MOST; /* else it is wrong somewhere */
     }
     PyErr_Clear();
 }
@@ -1044,20 +531,25 @@ paths_told(Paths *p)
 
 /* ---- its life ---- */
 
+void
+paths_follow(Paths *p, const DeltaList *deltas)
+{
+    parents_follow(&p->parents, deltas);
+}
+
 Paths *
 paths_new(Manager *m)
 {
     Paths *p = PyMem_Calloc(1, sizeof(*p));
-    if (p == NULL || (p->walk = PyMem_Calloc(1, sizeof(*p->walk))) == NULL) {
-        PyMem_Free(p);
-        PyErr_NoMemory();
-        return NULL;
+    if (p != NULL) {
+        p->parents.manager = m;
+        if (parents_make(&p->parents) < 0) {
+            paths_free(p);
+            p = NULL;
+        }
     }
-    p->manager = m;
-    if (make_anew(p) < 0) {
-        paths_free(p);
+    if (p == NULL) {
         PyErr_NoMemory();
-        return NULL;
     }
     return p;
 }
@@ -1065,16 +557,15 @@ paths_new(Manager *m)
 void
 paths_forget(Paths *p)
 {
-    p->valid = false;
+    p->parents.valid = false;
 }
 
 void
 paths_free(Paths *p)
 {
-    clear_table(p);
-    PyMem_Free(p->walk->nodes);
-    PyMem_Free(p->walk->text);
-    PyMem_Free(p->walk->path);
-    PyMem_Free(p->walk);
+    parents_clear(&p->parents);
+    PyMem_Free(p->walk.nodes);
+    PyMem_Free(p->walk.text);
+    PyMem_Free(p->walk.path);
     PyMem_Free(p);
 }

@@ -26,7 +26,7 @@ void paths_follow(Paths *paths, const DeltaList *deltas);
 
 /* The elements of an object that have changed; none: it as a whole. */
 typedef struct Elements {
-    PyObject **keys; /* of dicts and attributes: borrowed */
+    PyObject **keys;     /* of dicts and attributes: borrowed */
     Py_ssize_t *indices; /* of lists: instead of keys */
     Py_ssize_t count;
 } Elements;

@@ -1,9 +1,9 @@
 /*
- * Managers by name, within a process: what a program and its scripts, or several scripts, give
- * to each other.
+ * Managers by name, within a process: what a program and its scripts, or several scripts,
+ * give to each other.
  *
- * A dict in the module's state, which owns the Managers. The functions for C (shared_publish,
- * shared_find) are the same as those for scripts.
+ * A dict in the module's state, which owns the Managers. The functions for C
+ * (shared_publish, shared_find) are the same as those for scripts.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -53,9 +53,9 @@ raise_unknown(PyObject *name)
                          "no Manager is published as %R in this process; there are %R",
                          name, names);
         } else {
-            PyErr_Format(PyExc_LookupError,
-                         "no Manager is published as %R in this process, nor is any other",
-                         name);
+            PyErr_Format(
+                PyExc_LookupError,
+                "no Manager is published as %R in this process, nor is any other", name);
         }
     }
     Py_XDECREF(names);
@@ -100,8 +100,9 @@ static PyObject *
 module_publish(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs != 2) {
-        PyErr_Format(PyExc_TypeError, "publish() takes 2 arguments, name and manager (%zd "
-                                      "given)",
+        PyErr_Format(PyExc_TypeError,
+                     "publish() takes 2 arguments, name and manager (%zd "
+                     "given)",
                      nargs);
         return NULL;
     }
@@ -121,5 +122,6 @@ int
 shared_init(PyObject *module, ToscState *state)
 {
     state->published = PyDict_New();
-    return state->published != NULL ? PyModule_AddFunctions(module, shared_functions) : -1;
+    return state->published != NULL ? PyModule_AddFunctions(module, shared_functions)
+                                    : -1;
 }

@@ -1,9 +1,10 @@
 /*
  * The stored object: reading and replacing it, asking about what is in it.
  *
- * These are the Manager's own operations, for the methods of the Python type (manager.c) and
- * for C programs alike: arguments are converted already, results are not yet. All see what
- * this context may see, so inside a transaction its state. What blocks does so without the GIL.
+ * These are the Manager's own operations, for the methods of the Python type (manager.c)
+ * and for C programs alike: arguments are converted already, results are not yet. All see
+ * what this context may see, so inside a transaction its state. What blocks does so
+ * without the GIL.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

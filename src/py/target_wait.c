@@ -14,6 +14,8 @@
  */
 #include "backend_object.h"
 
+#include "core/backend_kind.h"
+
 #include <math.h>
 #include <sys/stat.h>
 
@@ -40,14 +42,22 @@ same_state(const tosc_position *a, const tosc_position *b)
            && memcmp(a->store_id, b->store_id, sizeof a->store_id) == 0;
 }
 
-/* Where the store is now; `known` (may be NULL) saves the reading of what led there. */
+/*
+ * Where the store is now; `known` (may be NULL) saves the reading of what led there. A Ceph
+ * store can say it without being read, and waits for at most timeout_ms (-1: its own limit).
+ */
 static int
-look(tosc_backend *backend, const tosc_position *known, tosc_position *ret)
+look(tosc_backend *backend, const tosc_position *known, int64_t timeout_ms,
+     tosc_position *ret)
 {
     tosc_data data = {0};
     int status = 0;
     const struct tosc_backend_ops *ops = tosc_backend_ops(backend);
     void *impl = tosc_backend_impl(backend);
+    CALL_CORE(status, tosc__backend_ceph_where(backend, timeout_ms, ret));
+    if (status != TOSC_EUNSUPPORTED) {
+        return check_status(status);
+    }
     if (known != NULL && ops->read_since != NULL) {
         CALL_CORE(status, ops->read_since(impl, known, &data));
     } else {
@@ -107,7 +117,8 @@ target_wait_start(BackendObject *self)
             return;
         }
     }
-    if (look(self->backend, NULL, &self->seen) == 0) {
+    int64_t patience_ms = self->patience_ms > 0 ? self->patience_ms : -1;
+    if (look(self->backend, NULL, patience_ms, &self->seen) == 0) {
         self->has_seen = true;
     } else {
         PyErr_Clear(); /* who reads or waits will be told */
@@ -124,7 +135,7 @@ first_look(BackendObject *self, tosc_backend *backend)
         struct file_marks marks = file_marks(self->file_path);
         changed = !self->made.trusted || !same_marks(&marks, &self->made);
     }
-    if (look(backend, NULL, &at) < 0) {
+    if (look(backend, NULL, -1, &at) < 0) {
         return -1;
     }
     self->seen = at;
@@ -177,7 +188,7 @@ wait_since_seen(BackendObject *self, tosc_backend *backend, int64_t deadline_ns)
             return changed;
         }
         tosc_position at;
-        if (look(backend, &known, &at) < 0) {
+        if (look(backend, &known, -1, &at) < 0) {
             return -1;
         }
         if (!same_state(&at, &known)) {

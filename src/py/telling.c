@@ -43,7 +43,7 @@ struct Watch {
     Watch *next; /* of the hub */
     Watch *previous;
     Watch *due_next; /* of those whose functions are to be called */
-    int refs; /* atomic */
+    int refs;        /* atomic */
     bool due;
     bool ended;
     char *path; /* NULL: everything */
@@ -51,7 +51,7 @@ struct Watch {
     tosc_manager *manager;
     void *arg;
     void (*call)(tosc_change_fn, tosc_manager *, const tosc_change *, void *);
-    int fd; /* -1 with a function */
+    int fd;     /* -1 with a function */
     int64_t at; /* the version told last */
     PathSet pending;
     int64_t version; /* of what is pending */
@@ -75,8 +75,9 @@ struct Hub {
     Watch *due_last;
     bool has_teller;
     pthread_t teller;
-    Watch *running; /* the one whose function the teller is in; it has a reference of it */
-    Watch *orphan;  /* in a child: the one that was running in the parent */
+    Watch
+        *running;  /* the one whose function the teller is in; it has a reference of it */
+    Watch *orphan; /* in a child: the one that was running in the parent */
 };
 
 /* In a teller: the watch whose function is running. */
@@ -501,8 +502,7 @@ int
 watch_new(Hub *hub, const WatchOptions *options, Watch **ret)
 {
     if (options->path != NULL && !path_is_valid(options->path)) {
-        return tosc__fail(TOSC_EINVAL,
-                          "path: in a path, ~ has to be followed by 0 or 1");
+        return tosc__fail(TOSC_EINVAL, "path: in a path, ~ has to be followed by 0 or 1");
     }
     Watch *watch = watch_make(options);
     if (watch == NULL) {

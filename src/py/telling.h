@@ -35,8 +35,8 @@ void hubs_wait(void);
 /* ---- the program's side ---- */
 
 typedef struct WatchOptions {
-    const char *path; /* copied; NULL: everything */
-    tosc_change_fn fn; /* NULL: it is asked */
+    const char *path;      /* copied; NULL: everything */
+    tosc_change_fn fn;     /* NULL: it is asked */
     tosc_manager *manager; /* for fn */
     void *arg;
     /* Calls it, in the hub's thread. */

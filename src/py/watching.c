@@ -189,8 +189,7 @@ watching_applied(Manager *m, const DeltaList *deltas, bool done)
 
 #define DEEPEST 20 /* tuples in tuples */
 
-static bool
-same_tuple(PyObject *a, PyObject *b, int depth);
+static bool same_tuple(PyObject *a, PyObject *b, int depth);
 
 /*
  * Leaves of types in C that refer to no other objects are compared as they say themselves:

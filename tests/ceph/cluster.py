@@ -25,20 +25,27 @@ PACKAGES = {'ceph-mon': 'ceph-mon', 'ceph-osd': 'ceph-osd', 'ceph': 'ceph-common
             'rados': 'ceph-common'}
 
 
+def skip(reason):
+    """Skips the test; where TOSC_NEED_CEPH says that all has to be there, fails it."""
+    if os.environ.get('TOSC_NEED_CEPH'):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def skip_without(commands):
     """Skips the test where packages are missing, naming them."""
     path = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
     missing = sorted({package for command, package in commands.items()
                       if not shutil.which(command, path=path)})
     if missing:
-        pytest.skip('apt-get install --no-install-recommends ' + ' '.join(missing))
+        skip('apt-get install --no-install-recommends ' + ' '.join(missing))
 
 
 def skip_without_librados():
     try:
         tosc.CephBackend('nobody', None, None, 'no-pool', 'no-object', conf='/nonexistent')
     except NotImplementedError as error:
-        pytest.skip(str(error))
+        skip(str(error))
     except (tosc.Error, ValueError):
         pass
 
@@ -156,9 +163,9 @@ class Cluster:
 
 
 @pytest.fixture(scope='session')
-def whole_cluster():
+def bare_cluster():
+    """The cluster, whether or not there is a CephBackend."""
     skip_without(PACKAGES)
-    skip_without_librados()
     directory = tempfile.mkdtemp(prefix='tosc-ceph-', dir='/tmp')
     running = Cluster(directory)
     try:
@@ -168,6 +175,12 @@ def whole_cluster():
         yield running
     finally:
         running.down()
+
+
+@pytest.fixture(scope='session')
+def whole_cluster(request):
+    skip_without_librados()
+    return request.getfixturevalue('bare_cluster')
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, '..', 'py')]
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position,unused-import
-from cluster import cluster, name, whole_cluster  # noqa: E402,F401
+from cluster import bare_cluster, cluster, name, whole_cluster  # noqa: E402,F401
 from harness import children, hang_guard, install_guard  # noqa: E402,F401
 
 

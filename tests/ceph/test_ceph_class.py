@@ -40,12 +40,12 @@ def test_the_signature_is_the_manuals():
     ({'mon_host': '\udc80'}, ValueError, 'mon_host must be encodable as UTF-8'),
     ({'max_retries': 0}, ValueError, 'max_retries must be positive: 0'),
     ({'max_retries': 'x'}, TypeError, 'integer'),
-    ({'timeout': 0}, ValueError, 'timeout must be from 1 to 86400 seconds: 0'),
-    ({'timeout': float('inf')}, ValueError, 'timeout must be from 1 to 86400 seconds: inf'),
+    ({'timeout': 0}, ValueError, 'timeout must be from 1 to 3600 seconds: 0'),
+    ({'timeout': float('inf')}, ValueError, 'timeout must be from 1 to 3600 seconds: inf'),
     ({'timeout': float('nan')}, ValueError, 'timeout'),
     ({'lease': -1}, ValueError, 'lease must not be negative: -1'),
     ({'connect_timeout': 'x'}, TypeError, 'connect_timeout must be a number of seconds'),
-    ({'poll_interval': 0}, ValueError, 'poll_interval must be from 0.001 to 86400 seconds: 0'),
+    ({'poll_interval': 0}, ValueError, 'poll_interval must be from 0.001 to 3600 seconds: 0'),
     ({'conf': 5}, TypeError, "conf must be str, bytes or os.PathLike, not 'int'"),
     ({'keyring': ''}, ValueError, 'keyring must not be empty'),
     ({'nonsense': 1}, TypeError, 'nonsense'),
@@ -62,6 +62,13 @@ def test_a_key_of_a_wrong_form_is_not_shown(key):
         tosc.CephBackend(**{**GOOD, 'key': key})
     told = ''.join(traceback.format_exception(caught.value)) + repr(caught.value)
     assert SECRET not in told and caught.value.__context__ is None
+
+
+def test_built_without_librados_the_class_says_what_is_missing():
+    with pytest.raises((NotImplementedError, tosc.StorageError)) as caught:
+        tosc.CephBackend(**{**GOOD, 'mon_host': None, 'conf': '/nonexistent'})
+    if isinstance(caught.value, NotImplementedError):
+        assert 'librados' in str(caught.value) and '--with-rados' in str(caught.value)
 
 
 def test_a_backend_that_was_not_made_says_so():

@@ -210,6 +210,7 @@ def test_unusual_names(cluster, odd, name):
     assert cluster.backend(odd + name).read() == (version, b'x')
 
 
+@pytest.mark.filterwarnings('ignore:tosc. watching')
 def test_an_object_that_somebody_else_has_written(cluster, name, tmp_path):
     """It is not overwritten by accident."""
     foreign = tmp_path / 'foreign'

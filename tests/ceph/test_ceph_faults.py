@@ -19,11 +19,12 @@ TIMEOUT = 20
 class Bank:
     """Processes of bank.py on one object, and what must hold in the end."""
 
-    def __init__(self, cluster, name, processes=6):
-        self.manager = tosc.Manager(cluster.backend(name, timeout=TIMEOUT, poll_interval=1))
+    def __init__(self, cluster, name, timeout=TIMEOUT, processes=6):
+        self.slow = 2 * timeout + 10
+        self.manager = tosc.Manager(cluster.backend(name, timeout=timeout, poll_interval=1))
         self.manager.write({'accounts': [1000] * ACCOUNTS, 'done': {}, 'total': 0})
         self.workers = [subprocess.Popen(
-            [sys.executable, os.path.join(HERE, 'bank.py'), name, str(number), str(TIMEOUT)],
+            [sys.executable, os.path.join(HERE, 'bank.py'), name, str(number), str(timeout)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
             for number in range(processes)]
         for worker in self.workers:
@@ -78,7 +79,7 @@ class Bank:
             assert known['acknowledged'] > 0
             assert known['state'] == state
             assert known['end'] - stored < 5, 'the end state came late'
-            assert known['slowest'] < 2 * TIMEOUT + 5, known['slowest']
+            assert known['slowest'] < self.slow, known['slowest']
         assert state['total'] == sum(state['done'].values())
         assert sum(state['accounts']) == 1000 * ACCOUNTS
         return knows
@@ -118,6 +119,22 @@ def test_the_osd_is_frozen_and_goes_on(cluster, bank):
             time.sleep(seconds)
     bank.wait_for_commits()
     bank.finish()
+
+
+@pytest.mark.seconds(120)
+def test_time_limits_that_are_shorter_than_the_outage(cluster, name):
+    """Commits are refused, or nobody knows: what is looked up then is true."""
+    bank = Bank(cluster, name, timeout=1)
+    try:
+        for outage in (cluster.frozen_osd, cluster.without_osd):
+            bank.wait_for_commits()
+            with outage():
+                time.sleep(2.5)
+        bank.wait_for_commits()
+        knows = bank.finish()
+    finally:
+        bank.close()
+    assert sum(known['refused'] + known['unknown'] for known in knows) > 0
 
 
 @pytest.mark.seconds(120)

@@ -19,9 +19,8 @@ POLL = 0.1
 
 
 @pytest.fixture(scope='module')
-def file_system(whole_cluster):
+def file_system(bare_cluster):
     """The directory that has the mounts."""
-    skip_without({**PACKAGES, 'ceph-mds': 'ceph-mds', 'ceph-fuse': 'ceph-fuse'})
     try:
         is_device = stat.S_ISCHR(os.stat('/dev/fuse').st_mode)
         os.close(os.open('/dev/fuse', os.O_RDWR))
@@ -29,9 +28,10 @@ def file_system(whole_cluster):
         pytest.skip(f'no FUSE here: {error}')
     if not is_device or not shutil.which('umount') or os.getuid() != 0:
         pytest.skip('mounting needs root, umount and the device /dev/fuse')
-    whole_cluster.do('cephfs-up')
-    yield whole_cluster.directory
-    whole_cluster.do('cephfs-down')
+    skip_without({**PACKAGES, 'ceph-mds': 'ceph-mds', 'ceph-fuse': 'ceph-fuse'})
+    bare_cluster.do('cephfs-up')
+    yield bare_cluster.directory
+    bare_cluster.do('cephfs-down')
 
 
 def paths_on(directory, hosts):
@@ -87,10 +87,10 @@ def test_no_increment_is_lost_between_hosts(any_paths):
     """Neither by locks that do not exclude nor by old pages."""
     with tosc.Manager(tosc.FileBackend(any_paths[0])) as manager:
         manager.write({'counter': 0})
-    together(*[start('count', path, 60) for path in any_paths * 2])
+    together(*[start('count', path, 30) for path in any_paths * 2])
     for path in any_paths:
         with tosc.Manager(tosc.FileBackend(path)) as manager:
-            assert manager.read() == {'counter': 240}
+            assert manager.read() == {'counter': 120}
 
 
 def test_nobody_reads_a_mixture(any_paths):
@@ -194,11 +194,11 @@ def test_compaction_on_one_host_disturbs_nobody_on_the_other(any_paths):
     one.write({'list': []})
     mine, theirs = one.read(), other.read()
     sizes = set()
-    for n in range(250):
+    for n in range(120):
         mine['list'] = ['x' * 500] * 10 + [n]
         sizes.add(os.path.getsize(any_paths[0]))
     assert any(a > b for a, b in zip(sorted(sizes), sizes)) or len(sizes) > 1
-    wait_until(lambda: theirs['list'][-1] == 249, timeout=10)
+    wait_until(lambda: theirs['list'][-1] == 119, timeout=10)
     theirs['list'] = ['from there']
     wait_until(lambda: one.refresh()['list'] == ['from there'], timeout=10)
     with tosc.Manager(tosc.FileBackend(any_paths[1])) as fresh:

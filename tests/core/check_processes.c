@@ -1,6 +1,6 @@
 /*
- * Several processes on one store: writers that are killed, readers beside writers,
- * waking, the lock, fork.
+ * Several processes on one store of ours: writers that are killed, fairness, waking, the
+ * lock, fork. What holds for every backend is checked by tosc-check-backend.
  *
  * The stores here hold entries that check themselves: entry n belongs to version n, and
  * what is stored is an unbroken run of entries up to the newest. So whatever was lost,
@@ -331,156 +331,7 @@ START_TEST(reader_does_not_wait_for_a_writer_at_work)
 }
 END_TEST
 
-/* ---- readers beside writers ---- */
-
-struct crowd {
-    const char *path;
-    int kind;
-    int *stop;
-    int64_t *changes;
-};
-
-static void
-write_until_told(void *argument)
-{
-    struct crowd *crowd = argument;
-    tosc_backend *b = open_kind(crowd->path, crowd->kind);
-    tosc_position at = position_now(b);
-
-    while (!__atomic_load_n(crowd->stop, __ATOMIC_RELAXED)) {
-        int status = change_once(b, &at);
-
-        if (status == TOSC_ECONFLICT) {
-            at = position_now(b);
-        } else {
-            ok(status);
-            __atomic_add_fetch(crowd->changes, 1, __ATOMIC_RELAXED);
-        }
-    }
-    tosc_backend_unref(b);
-}
-
-static void
-read_until_told(void *argument)
-{
-    struct crowd *crowd = argument;
-    tosc_backend *b = open_kind(crowd->path, crowd->kind);
-    tosc_position at = {.stored = false};
-
-    while (!__atomic_load_n(crowd->stop, __ATOMIC_RELAXED)) {
-        tosc_data data;
-        int64_t before = at.version;
-
-        ok(do_read_since(b, &at, &data));
-        must(data.at.version >= before);
-        if (data.bytes != NULL) {
-            check_entries(data.bytes, data.whole ? 0 : (uint64_t)before + 1,
-                          (uint64_t)data.at.version);
-        } else if (data.at.stored) {
-            must(data.at.version == before);
-        }
-        tosc_blob_unref(data.bytes);
-        at = data.at;
-        if (random_number() % 20 == 0) {
-            at = position_now(b);
-        }
-    }
-    tosc_backend_unref(b);
-}
-
-START_TEST(readers_beside_writers_see_no_error_and_no_mixture)
-{
-    int *stop = shared_memory(4096);
-    struct crowd crowd = {path_in("store"), _i, stop, (int64_t *)(stop + 64)};
-    pid_t children[4];
-    tosc_backend *b;
-
-    children[0] = child_start(write_until_told, &crowd);
-    children[1] = child_start(write_until_told, &crowd);
-    children[2] = child_start(read_until_told, &crowd);
-    children[3] = child_start(read_until_told, &crowd);
-    sleep_us(2000000);
-    *stop = 1;
-    for (int i = 0; i < 4; i++) {
-        child_join(children[i]);
-    }
-    must(*crowd.changes > 50);
-    b = open_kind(crowd.path, crowd.kind);
-    must(position_now(b).version == *crowd.changes);
-    tosc_backend_unref(b);
-}
-END_TEST
-
-struct crew {
-    tosc_backend *backend;
-    int *stop;
-};
-
-static void *
-change_in_thread(void *argument)
-{
-    struct crew *crew = argument;
-    tosc_position at = position_now(crew->backend);
-
-    while (!__atomic_load_n(crew->stop, __ATOMIC_RELAXED)) {
-        int status = change_once(crew->backend, &at);
-
-        if (status == TOSC_ECONFLICT) {
-            at = position_now(crew->backend);
-        } else {
-            ok(status);
-        }
-    }
-    return NULL;
-}
-
-static void *
-read_in_thread(void *argument)
-{
-    struct crew *crew = argument;
-    tosc_position at = {.stored = false};
-
-    while (!__atomic_load_n(crew->stop, __ATOMIC_RELAXED)) {
-        tosc_data data;
-
-        ok(do_read_since(crew->backend, &at, &data));
-        must(data.at.version >= at.version);
-        if (data.bytes != NULL) {
-            check_entries(data.bytes, data.whole ? 0 : (uint64_t)at.version + 1,
-                          (uint64_t)data.at.version);
-        }
-        tosc_blob_unref(data.bytes);
-        at = data.at;
-    }
-    return NULL;
-}
-
-/*
- * Another backend object changes the file as well, so that all of them have to reopen it.
- */
-START_TEST(threads_of_one_backend_do_not_disturb_each_other)
-{
-    const char *path = path_in("store");
-    int stop = 0;
-    struct crew shared = {open_kind(path, _i), &stop};
-    struct crew other = {open_kind(path, _i), &stop};
-    pthread_t threads[5];
-
-    pthread_create(&threads[0], NULL, change_in_thread, &shared);
-    pthread_create(&threads[1], NULL, change_in_thread, &shared);
-    pthread_create(&threads[2], NULL, change_in_thread, &other);
-    pthread_create(&threads[3], NULL, read_in_thread, &shared);
-    pthread_create(&threads[4], NULL, read_in_thread, &shared);
-    sleep_us(1000000);
-    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
-    for (int i = 0; i < 5; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    ck_assert_int_gt(position_now(shared.backend).version, 20);
-    tosc_backend_unref(shared.backend);
-    tosc_backend_unref(other.backend);
-}
-END_TEST
+/* ---- fairness ---- */
 
 struct share {
     const char *path;
@@ -683,30 +534,6 @@ await_state(const int *state, int value)
     }
 }
 
-START_TEST(lock_excludes_other_processes_and_other_backends)
-{
-    struct holder holder = {path_in("store"), _i, shared_memory(4096), NULL};
-    tosc_backend *b = open_kind(holder.path, _i);
-    tosc_backend *other = open_kind(holder.path, _i);
-    pid_t child = child_start(hold_until_told, &holder);
-    int me;
-    int you;
-
-    await_state(holder.state, 1);
-    fails(TOSC_ETIMEDOUT, do_lock(b, &me, 30));
-    fails(TOSC_ETIMEDOUT, do_lock(b, &me, 0));
-    *holder.state = 2;
-    ok(do_lock(b, &me, 5000));
-    fails(TOSC_ETIMEDOUT, do_lock(other, &you, 30));
-    ok(do_unlock(b, &me));
-    ok(do_lock(other, &you, -1));
-    ok(do_unlock(other, &you));
-    child_join(child);
-    tosc_backend_unref(b);
-    tosc_backend_unref(other);
-}
-END_TEST
-
 START_TEST(holder_that_dies_frees_the_lock)
 {
     struct holder holder = {path_in("store"), _i, shared_memory(4096), NULL};
@@ -887,6 +714,62 @@ START_TEST(forks_beside_busy_threads_do_not_hang)
 }
 END_TEST
 
+static void *
+open_by_name_busily(void *argument)
+{
+    const int *over = argument;
+
+    while (!__atomic_load_n(over, __ATOMIC_RELAXED)) {
+        tosc_backend *b = NULL;
+
+        must(tosc_backend_open("inproc:busy", &b) == 0);
+        tosc_backend_unref(b);
+        must(tosc_backend_open("nobody:x", &b) == TOSC_EINVAL);
+    }
+    return NULL;
+}
+
+static int
+refuse(const tosc_uri *uri, void *arg, tosc_backend **ret)
+{
+    (void)uri;
+    (void)arg;
+    (void)ret;
+    return TOSC_EINVAL;
+}
+
+static void
+open_by_name_as_child(void *argument)
+{
+    tosc_backend *b = NULL;
+
+    (void)argument;
+    must(tosc_backend_open("inproc:busy", &b) == 0);
+    must(do_write(b, "child", NULL) == 0);
+    tosc_backend_unref(b);
+    must(tosc_backend_register("of-a-child", refuse, NULL) == 0);
+    must(tosc_backend_open("of-a-child:x", &b) == TOSC_EINVAL);
+}
+
+START_TEST(forks_beside_threads_that_open_by_name_do_not_hang)
+{
+    enum { THREADS = 3 };
+    pthread_t threads[THREADS];
+    int over = 0;
+
+    for (int i = 0; i < THREADS; i++) {
+        pthread_create(&threads[i], NULL, open_by_name_busily, &over);
+    }
+    for (int i = 0; i < 40; i++) {
+        child_join(child_start(open_by_name_as_child, NULL));
+    }
+    __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+}
+END_TEST
+
 static void
 change_own_copy(void *argument)
 {
@@ -933,24 +816,15 @@ main(void)
     tcase_add_loop_test(memory, what_a_dead_writer_left_is_settled_by_the_first_who_reads,
                         0, 2);
     tcase_add_test(memory, reader_does_not_wait_for_a_writer_at_work);
-    tcase_add_loop_test(memory, readers_beside_writers_see_no_error_and_no_mixture,
-                        KIND_LOCAL, KIND_LOCAL + 1);
-    tcase_add_loop_test(memory, readers_beside_writers_see_no_error_and_no_mixture,
-                        KIND_NETWORK, KIND_NETWORK + 1);
-    tcase_add_loop_test(memory, threads_of_one_backend_do_not_disturb_each_other,
-                        KIND_LOCAL, KIND_LOCAL + 1);
-    tcase_add_loop_test(memory, threads_of_one_backend_do_not_disturb_each_other,
-                        KIND_NETWORK, KIND_NETWORK + 1);
     tcase_add_test(memory, processes_that_append_lose_nothing_and_nobody_starves);
     tcase_add_test(memory, waiter_in_another_process_is_woken_at_once);
     tcase_add_test(memory, killed_waiters_are_forgotten);
-    tcase_add_loop_test(memory, lock_excludes_other_processes_and_other_backends,
-                        KIND_LOCAL, KINDS);
     tcase_add_loop_test(memory, holder_that_dies_frees_the_lock, KIND_LOCAL, KINDS);
     tcase_add_loop_test(memory, child_of_a_holder_does_not_keep_its_lock, KIND_LOCAL,
                         KINDS);
     tcase_add_loop_test(memory, child_is_locked_out_by_its_parent, KIND_LOCAL, KINDS);
     if (!WITH_ASAN) {
+        tcase_add_test(memory, forks_beside_threads_that_open_by_name_do_not_hang);
         tcase_add_loop_test(memory, forks_beside_busy_threads_do_not_hang, KIND_LOCAL,
                             KIND_LOCAL + 1);
     }
@@ -960,8 +834,6 @@ main(void)
     tcase_add_checked_fixture(disk, directory_make, directory_remove);
     tcase_add_loop_test(disk, killed_writers_lose_nothing_acknowledged, KIND_DURABLE,
                         KIND_DURABLE + 1);
-    tcase_add_loop_test(disk, readers_beside_writers_see_no_error_and_no_mixture,
-                        KIND_DURABLE, KIND_DURABLE + 1);
     suite_add_tcase(suite, disk);
     return run_suite(suite);
 }

@@ -1,6 +1,6 @@
 /*
- * Backends under Managers of C: those of the library, by URI; those that C brings; keys and
- * allowed classes. What scripts see of them.
+ * Backends under Managers of C: those of the library, by URI; those that C brings; keys
+ * and allowed classes. What scripts see of them.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

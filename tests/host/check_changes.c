@@ -36,7 +36,11 @@ START_TEST(elements_of_every_sort_of_container_are_set)
            "        if value < 0: raise ValueError('below zero')\n"
            "        self.limit = value * 2\n"
            "    @property\n"
-           "    def fixed(self): return 1\n");
+           "    def fixed(self): return 1\n"
+           "    @property\n"
+           "    def items(self): return self.kept\n"
+           "    @items.setter\n"
+           "    def items(self, value): self.kept = [type(value).__name__, *value]\n");
     take("{'a': 1, 'l': [1, 2, 3], 'p': Point(), 'g': Guarded(), 5: 0, 't': (1,),"
          " 'o': collections.OrderedDict(), 'b': bytearray(b'abc')}");
     for (int p = 0; p < 2; p++) {
@@ -68,11 +72,15 @@ START_TEST(elements_of_every_sort_of_container_are_set)
         fails(TOSC_ENOTFOUND, tosc_delete(x, tosc_path("a~1b")));
         told("no key 'a~1b'");
         fails(TOSC_ETYPE, tosc_set_int64(x, tosc_path("g/fixed"), 1));
+        tosc_value *numbers = eval("(i for i in range(3))");
+        ok(tosc_set(x, tosc_path("g/items"), numbers));
+        tosc_value_unref(numbers);
         fails(TOSC_EINVAL, tosc_set_int64(x, tosc_self(), 1));
         fails(TOSC_EINVAL, tosc_set_int64(x, tosc_path(""), 1));
         tosc_value_unref(x);
     }
     both("x['a'] == 2 and x['new'] == 'text' and x['l'] == [b'b', 2, 3.5]");
+    both("x['g'].items == ['generator', 0, 1, 2]");
     both("x['p'].x is True and x['g'].level == 8 and x[5] is None and x['6'] == 6");
     both("x['o'] == {'k': 7} and x['b'] == b'aBc' and x['t'] == (1,)");
     values_stop();

@@ -1,5 +1,6 @@
 /*
- * Managers from C: making and ending them, the stored object, what scripts see of it, misuse.
+ * Managers from C: making and ending them, the stored object, what scripts see of it,
+ * misuse.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -585,9 +586,9 @@ main(void)
     tcase_add_test(tests, a_closed_manager_says_so);
     tcase_add_test(tests, the_last_reference_ends_it);
     tcase_add_test(tests, stopping_ends_managers_that_are_still_open);
-#ifndef __SANITIZE_THREAD__ /* does not go on after a fork beside threads */
-    tcase_add_test(tests, a_manager_is_good_in_the_child_of_a_fork);
-#endif
+    if (can_fork_beside_threads()) {
+        tcase_add_test(tests, a_manager_is_good_in_the_child_of_a_fork);
+    }
     tcase_add_test(tests, opening_and_closing_leaves_nothing_behind);
     tcase_add_test(tests, nothing_works_before_the_start);
     tcase_add_test(tests, wrong_handles_are_refused);

@@ -1,6 +1,6 @@
 /*
- * tosc_transact(): running a function until its transaction commits. Its limits, its errors,
- * and exact results of many threads, scripts and processes at once.
+ * tosc_transact(): running a function until its transaction commits. Its limits, its
+ * errors, and exact results of many threads, scripts and processes at once.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -40,7 +40,8 @@ run_own_script(void *arg)
              "results[%d].append(threading.get_ident())\n",
              number, number, number);
     char with_import[600];
-    snprintf(with_import, sizeof(with_import), "from shared_results import results\n%s", text);
+    snprintf(with_import, sizeof(with_import), "from shared_results import results\n%s",
+             text);
     char path[512];
     snprintf(path, sizeof(path), "%s", script(name, with_import));
     for (int i = 0; i < rounds(50); i++) {
@@ -53,16 +54,18 @@ run_own_script(void *arg)
 
 START_TEST(ten_threads_run_scripts)
 {
-    script("shared_results.py", "import collections\nresults = collections.defaultdict(list)\n");
+    script("shared_results.py",
+           "import collections\nresults = collections.defaultdict(list)\n");
     host_start();
     in_threads(THREADS, run_own_script, NULL);
     char *text = NULL;
-    must(asprintf(&text,
-                  "import sys; sys.path.append('%s')\n"
-                  "from shared_results import results\n"
-                  "assert sorted(results) == list(range(%d))\n"
-                  "assert all(len(r) == %d and len(set(r)) == 1 for r in results.values())\n",
-                  directory(), THREADS, rounds(50))
+    must(asprintf(
+             &text,
+             "import sys; sys.path.append('%s')\n"
+             "from shared_results import results\n"
+             "assert sorted(results) == list(range(%d))\n"
+             "assert all(len(r) == %d and len(set(r)) == 1 for r in results.values())\n",
+             directory(), THREADS, rounds(50))
          > 0);
     python(text);
     free(text);

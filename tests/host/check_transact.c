@@ -1,6 +1,7 @@
 /*
- * Transactions from C: begin, commit, roll back, nest, conflict; who sees what, in threads,
- * scripts and processes; and all ways to use them wrongly. See check_retry.c for tosc_transact().
+ * Transactions from C: begin, commit, roll back, nest, conflict; who sees what, in
+ * threads, scripts and processes; and all ways to use them wrongly. See check_retry.c for
+ * tosc_transact().
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -683,9 +684,9 @@ main(void)
     tcase_add_test(tests, a_thread_that_ends_rolls_back_what_it_left_open);
     tcase_add_test(tests, so_does_a_thread_of_a_script);
     tcase_add_test(tests, stopping_rolls_back_what_is_open);
-#ifndef __SANITIZE_THREAD__ /* does not go on after a fork beside threads */
-    tcase_add_test(tests, the_child_of_a_fork_can_end_its_threads_transaction);
-#endif
+    if (can_fork_beside_threads()) {
+        tcase_add_test(tests, the_child_of_a_fork_can_end_its_threads_transaction);
+    }
     tcase_add_test(tests, many_transactions_leave_nothing_behind);
     suite_add_tcase(suite, tests);
     return run_suite(suite);

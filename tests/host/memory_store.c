@@ -1,6 +1,6 @@
 /*
- * A store in memory behind a mutex. What was appended is kept in one blob, with the place at
- * which each version ends, so that the part after a version can be given.
+ * A store in memory behind a mutex. What was appended is kept in one blob, with the place
+ * at which each version ends, so that the part after a version can be given.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -1,6 +1,7 @@
 /*
- * A backend as a program outside the library would write it: with the four operations that
- * are required, or with those that make commits cheap as well. It can be told to fail.
+ * A backend as a program outside the library would write it: with the four operations
+ * that are required, or with those that make commits cheap as well. It can be told to
+ * fail.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -25,8 +26,8 @@ struct memory_counts {
 };
 
 /*
- * A new store with one reference. `counts` (may be NULL) is kept up to date until the store is
- * destroyed, and then told of that.
+ * A new store with one reference. `counts` (may be NULL) is kept up to date until the
+ * store is destroyed, and then told of that.
  */
 tosc_backend *memory_store_new(bool can_append, struct memory_counts *counts);
 void memory_store_fail(tosc_backend *backend, enum mishap mishap);

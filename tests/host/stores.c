@@ -1,4 +1,6 @@
 /*
+ * Helpers of the tests of Managers and transactions, see stores.h.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "stores.h"
@@ -67,4 +69,14 @@ give_to_scripts(tosc_manager *manager)
     ok(tosc_host_publish("m", manager));
     python("import tosc, threading\n"
            "m = tosc.shared('m')");
+}
+
+bool
+can_fork_beside_threads(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return false;
+#else
+    return true;
+#endif
 }

@@ -1,6 +1,6 @@
 /*
- * What the tests of Managers and transactions share: stores with something in them, and looking
- * at it.
+ * What the tests of Managers and transactions share: stores with something in them, and
+ * looking at it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -26,5 +26,8 @@ int64_t number_at(tosc_value *value, tosc_at at);
 
 /* Scripts get the Manager as `m`, and have imported tosc and threading. */
 void give_to_scripts(tosc_manager *manager);
+
+/* The thread sanitizer does not go on after a fork beside threads. */
+bool can_fork_beside_threads(void);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * What the tests of the C interface share. They use the public headers only, so that they are
- * examples as well.
+ * What the tests of the C interface share. They use the public headers only, so that they
+ * are examples as well.
  *
  * Each test runs in a process of its own, and starts Python itself: host_start().
  *
@@ -16,19 +16,22 @@
 
 #include <tosc/host.h>
 
-/* Fails the test with the library's own sentence (and traceback) unless the call returned 0. */
+/*
+ * Fails the test with the library's own sentence (and traceback) unless the call returned
+ * 0.
+ */
 #define ok(call) support_ok((call), #call, __FILE__, __LINE__)
 void support_ok(int status, const char *call, const char *file, int line);
 
 /* The call has to return this status (or 1 or 0, of those that answer so). */
-#define gives(expected, call) \
-    support_gives((expected), (call), #call, __FILE__, __LINE__)
+#define gives(expected, call) support_gives((expected), (call), #call, __FILE__, __LINE__)
 #define fails(status, call) gives(status, call)
 void support_gives(int expected, int status, const char *call, const char *file,
                    int line);
 
 /* The last fault's message (type, traceback) has to hold these words. */
-#define told(words) support_holds("message", tosc_error_message(), (words), __FILE__, __LINE__)
+#define told(words) \
+    support_holds("message", tosc_error_message(), (words), __FILE__, __LINE__)
 #define told_type(name) support_is("type", tosc_error_type(), (name), __FILE__, __LINE__)
 #define told_traceback(words) \
     support_holds("traceback", tosc_error_traceback(), (words), __FILE__, __LINE__)
@@ -38,8 +41,8 @@ void support_is(const char *what, const char *text, const char *wanted, const ch
                 int line);
 
 /*
- * For loops, threads and child processes: check's own assertions write to a file each time,
- * under a mutex that a fork may find taken.
+ * For loops, threads and child processes: check's own assertions write to a file each
+ * time, under a mutex that a fork may find taken.
  */
 #define must(condition) \
     ((condition) ? (void)0 : support_failed(#condition, __FILE__, __LINE__))
@@ -47,8 +50,8 @@ void support_failed(const char *condition, const char *file, int line)
     __attribute__((noreturn));
 
 /*
- * A directory of the test's own; made and removed by a checked fixture. The last sixteen paths
- * returned are good.
+ * A directory of the test's own; made and removed by a checked fixture. The last sixteen
+ * paths returned are good.
  */
 void directory_make(void);
 void directory_remove(void);
@@ -75,8 +78,9 @@ bool python_true(const char *expression);
 char *python_text(const char *expression); /* str() of it, to be freed */
 
 /*
- * The tosc-run under test (TOSC_RUN in the environment), running a script's text in a child
- * process; its exit status. Or only started: to be joined, which tells the exit status.
+ * The tosc-run under test (TOSC_RUN in the environment), running a script's text in a
+ * child process; its exit status. Or only started: to be joined, which tells the exit
+ * status.
  */
 const char *tosc_run_path(void);
 int tosc_run(const char *text);
@@ -93,7 +97,7 @@ void *shared_memory(size_t size);
 double seconds(void);
 void sleep_us(long us);
 int64_t resident_bytes(void); /* of this process */
-bool sanitized(void);         /* compiled with ASan or TSan: no limits of time and memory */
+bool sanitized(void); /* compiled with ASan or TSan: no limits of time and memory */
 
 /* main() of a test program. */
 int run_suite(Suite *suite);

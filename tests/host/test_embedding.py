@@ -111,7 +111,8 @@ def declared():
         text = re.sub(r'/\*.*?\*/', '', header.read_text(), flags=re.DOTALL)
         text = re.sub(r'^#(.*\\\n)*.*\n', '', text, flags=re.MULTILINE)
         for match in re.finditer(r'(?<![\w(*,\s])\s*((?:static inline )?(?:[\w]+[\s*]+)+?'
-                                 r'\(?\*?(tosc_\w+)\)?\s*\([^()]*\))\s*[;{]', text):
+                                 r'\(?\*?(tosc_\w+)\)?\s*\([^()]*\))(?: [A-Z_]+)?\s*[;{]',
+                                 text):
             found[match[2]] = spaced(match[1].replace('static inline ', ''))
     return found
 

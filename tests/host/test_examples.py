@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -209,6 +210,18 @@ def test_no_more_is_granted_by_all_together_though_one_is_killed(limiter, start,
     daemons[2].stop()
 
 
+def test_connections_beyond_the_limit_of_descriptors_wait_for_their_turn(limiter, start):
+    daemon = limiter()
+    pid = daemon.process.pid
+    most = len(os.listdir(f'/proc/{pid}/fd')) + 10
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+    run = load(start, [daemon], '-r', 10, '-b', 20, '-c', 15, '-n', 3000)
+    seen = counts(finish(run))
+    assert seen['answers'] == 3000 and seen['lost'] == 0
+    assert 'accept: Too many open files' in daemon.log.read_text()
+    daemon.stop()
+
+
 def test_the_load_generator_finds_a_limiter_that_grants_too_much(limiter, start, tmp_path):
     daemon = limiter()
     settings(tmp_path, 'burst=50')
@@ -303,6 +316,14 @@ def test_a_policy_that_fails_for_one_client_fails_for_nobody_else(limiter, polic
     assert said in daemon.log.read_text()
     assert daemon.log.read_text().count('limits() has failed') == 1
     daemon.stop()
+
+
+def test_a_policy_that_closes_the_store_ends_the_limiter(limiter, policy):
+    daemon = limiter()
+    policy.write_text('import tosc\ntosc.shared("ratelimit").close()\n')
+    daemon.logs('the settings cannot be watched any more')
+    assert daemon.process.wait(30 * SCALE) == 1
+    assert daemon.log.read_text().endswith(' stopped\n')
 
 
 @pytest.mark.parametrize('text', ['1 / 0', 'def limits(client): return 1, 1'])

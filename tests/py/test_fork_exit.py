@@ -230,7 +230,7 @@ def test_a_child_that_is_forked_while_a_thread_waits_in_target_wait(shared_store
         backend = open_store(sys.argv[1])
         def wait():
             while manager.read()['n'] != 'end':
-                backend.target_wait()
+                backend.target_wait(0.5)
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         def child():

@@ -13,6 +13,8 @@
  * backend's own (an offset, a generation) and is a hint: an operation that is given a
  * position with a wrong cookie is slower, never wrong.
  *
+ * tosc-backend(7) says it at length; tosc-check-backend(1) checks a backend against it.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef TOSC_SYS_BACKEND_H
