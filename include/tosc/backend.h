@@ -41,20 +41,20 @@ typedef struct tosc_file_options {
 int tosc_backend_file_new(const char *path, const tosc_file_options *options,
                           tosc_backend **ret);
 
-/* How to reach a RADOS object; zero is the default everywhere. */
+/* How to reach a RADOS object; zero is the default everywhere. docs/ceph.md says more. */
 typedef struct tosc_ceph_options {
-    const char *client;  /* user name without "client."; NULL: "admin" */
+    const char *client;  /* user name, with or without "client."; NULL: "admin" */
     const char *key;     /* its secret; NULL: from the keyring */
     const char *keyring; /* path; NULL: CEPH_KEYRING, else as the configuration says */
-    const char *conf;    /* path of a ceph.conf; NULL: none where mon_host is given, else
-                               CEPH_CONF, else Ceph's usual places */
-    const char
-        *mon_host;      /* monitors, separated by commas; NULL: from the configuration */
-    const char *pool;   /* required */
-    const char *object; /* required: name of the object that holds everything */
+    /* Path of a ceph.conf. NULL: none where mon_host is given, else CEPH_CONF, else Ceph's
+     * usual places. */
+    const char *conf;
+    const char *mon_host;   /* monitors, separated by commas; NULL: see conf */
+    const char *pool;       /* required */
+    const char *object;     /* required: name of the object that holds everything */
     const char *name_space; /* NULL: the pool's default one */
     int max_retries;        /* of a read or a change that others overtake; 0: 100 */
-    int connect_timeout_s;  /* 0: 10 */
+    int connect_timeout_s;  /* 0: 10; at most 3600, as the next two */
     int timeout_s;          /* of one operation; 0: 30 */
     int lease_s; /* after which a dead holder's exclusive lock is void; 0: 15 */
     int poll_ms; /* longest pause between looks, should a notice be lost; 0: 1000 */

@@ -15,6 +15,7 @@
 
 #include "py/backends.h"
 #include "py/state.h"
+#include "py/telling.h"
 
 /* ---- entering ---- */
 
@@ -205,14 +206,33 @@ tosc_manager_ref(tosc_manager *manager)
     return result;
 }
 
+/*
+ * A Manager and its objects refer to each other, so the last reference from outside leaves it
+ * to the garbage collector, which a program that runs no scripts may not see for long.
+ */
+static void
+drop_if_last(Manager *m)
+{
+    bool only_its_objects = Py_REFCNT(m) - 1 <= (Py_ssize_t)m->table.used;
+    Py_DECREF(m);
+    if (only_its_objects) {
+        PyGC_Collect();
+    }
+}
+
 tosc_manager *
 tosc_manager_unref(tosc_manager *manager)
 {
     HostEntry entry;
-    if (manager != NULL && host_enter(&entry) == 0) {
-        handle_unref(manager, HANDLE_MANAGER);
-        host_leave(&entry, 0);
+    if (manager == NULL || host_enter(&entry) < 0) {
+        return NULL;
     }
+    PyObject *object = Py_XNewRef(handle_get(manager, HANDLE_MANAGER, "manager"));
+    if (object != NULL) {
+        handle_unref(manager, HANDLE_MANAGER);
+        drop_if_last((Manager *)object);
+    }
+    host_leave(&entry, 0);
     return NULL;
 }
 
@@ -221,6 +241,9 @@ tosc_manager_close(tosc_manager *manager)
 {
     HostEntry entry;
     Manager *m;
+    if (watch_is_telling()) {
+        return tosc__fail(TOSC_EINVAL, "a change callback cannot close a Manager");
+    }
     int status = manager_enter(&entry, manager, &m);
     if (status < 0) {
         return status;

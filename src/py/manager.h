@@ -296,7 +296,8 @@ int stored_is_dirty(Manager *m, DObject *object);
 typedef struct Attempt {
     /* 0: commit; -1: roll back, and that is all. With or without an exception. */
     int (*run)(struct Attempt *self);
-    PyObject *result; /* what it gave, strong or NULL; dropped where nothing was kept of it */
+    PyObject
+        *result; /* what it gave, strong or NULL; dropped where nothing was kept of it */
 } Attempt;
 
 /*

@@ -194,8 +194,8 @@ typedef int (*part_init)(PyObject *module, ToscState *state);
 
 /* Exceptions first, as anything may need them; what has a base after its base. */
 static const part_init parts[] = {
-    errors_init,     dobject_init,     dlist_init,         ddict_init, dset_init,
-    dbytearray_init, dany_init,        opaque_init,        codec_init, backends_init,
+    errors_init,     dobject_init,     dlist_init,         ddict_init,  dset_init,
+    dbytearray_init, dany_init,        opaque_init,        codec_init,  backends_init,
     manager_init,    transaction_init, transactional_init, shared_init,
 };
 

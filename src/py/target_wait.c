@@ -54,9 +54,11 @@ look(tosc_backend *backend, const tosc_position *known, int64_t timeout_ms,
     int status = 0;
     const struct tosc_backend_ops *ops = tosc_backend_ops(backend);
     void *impl = tosc_backend_impl(backend);
-    CALL_CORE(status, tosc__backend_ceph_where(backend, timeout_ms, ret));
-    if (status != TOSC_EUNSUPPORTED) {
-        return check_status(status);
+    if (strcmp(ops->name, "ceph") == 0) {
+        CALL_CORE(status, tosc__backend_ceph_where(backend, timeout_ms, ret));
+        if (status != TOSC_EUNSUPPORTED) { /* as somebody else's "ceph" would be */
+            return check_status(status);
+        }
     }
     if (known != NULL && ops->read_since != NULL) {
         CALL_CORE(status, ops->read_since(impl, known, &data));

@@ -261,6 +261,21 @@ def test_a_manager_goes_on_after_an_outage(cluster, name):
 
 
 @pytest.mark.seconds(100)
+def test_a_new_backend_while_the_osd_is_away(cluster, name):
+    """Where the store is cannot be known then; what comes is told all the same."""
+    first = cluster.backend(name)
+    first.write(b'1')
+    with cluster.without_osd():
+        begin = time.monotonic()
+        backend = cluster.backend(name, connect_timeout=1)
+        assert time.monotonic() - begin < 4
+    assert backend.target_wait(10) is True
+    assert backend.read() == first.read()
+    first.write(b'2')
+    assert backend.target_wait(10) is True
+
+
+@pytest.mark.seconds(100)
 def test_a_new_backend_while_the_monitor_is_away(cluster, name, children):
     cluster.backend(name).write(b'x')
     with cluster.without_mon():

@@ -1,7 +1,13 @@
-"""tosc-check-backend: our backends, and the examples, pass; broken ones fail at the right test."""
+"""tosc-check-backend: our backends, and the examples, pass; broken ones fail at the right test.
+
+Most of the time such a run waits, so the long ones, which are in RUNS, are all started when the
+first test asks for one, several at a time, if a test of this session will look at it.
+"""
 # SPDX-License-Identifier: Apache-2.0
 import collections
+import concurrent.futures
 import fnmatch
+import functools
 import os
 import pathlib
 import re
@@ -17,6 +23,7 @@ PROGRAM = str(BUILD / 'tosc-check-backend')
 CC = shlex.split(os.environ.get('TOSC_CC') or 'cc')
 SANITIZED = bool(os.environ.get('TOSC_SANITIZED'))
 SECONDS = 400
+AT_A_TIME = 8
 
 Result = collections.namedtuple('Result', 'status out err passed failed skipped reasons')
 
@@ -43,32 +50,8 @@ def check(*args, **env):
 def passes(*args, **env):
     """What was tested and what was skipped, as nothing failed."""
     result = check(*args, **env)
-    assert result.failed == [] and result.status == 0, result.out + result.err
+    expect_passed(result)
     return result
-
-
-# ---- what has to pass ----
-
-def test_memory():
-    result = passes('inproc:{}')
-    assert all(name.endswith('.processes') or name.startswith('kill.') or name == 'lock.killed'
-               for name in result.skipped)
-
-
-@pytest.mark.parametrize('options, skipped', [
-    ('', []),
-    ('durable=0', []),
-    ('durable=0&shared_by_hosts=1&poll_ms=20', ['changed.tells', 'changed.objects']),
-])
-def test_files(tmp_path, options, skipped):
-    assert passes(f'file:{tmp_path}/{{}}?{options}').skipped == skipped
-
-
-def test_example_in_python(tmp_path):
-    result = passes('--python', 'sqlite_backend:SqliteBackend', f'{tmp_path}/{{}}.db',
-                    PYTHONPATH=str(SOURCE / 'examples' / 'sqlite_backend'))
-    assert {'race.sum.processes', 'kill.writer', 'wait.processes'} <= set(result.passed)
-    assert {'append.adds', 'wait.signal'} <= set(result.skipped)
 
 
 def compiled(directory, *sources, libraries=()):
@@ -79,13 +62,123 @@ def compiled(directory, *sources, libraries=()):
     return str(plugin)
 
 
-def test_example_in_c(tmp_path):
+# ---- the long runs ----
+
+RUNS = {}
+
+
+def run(function):
+    """One of RUNS: makes a run of the program in a directory of its own."""
+    RUNS[function.__name__] = function
+    return function
+
+
+@run
+def memory(_):
+    return check('inproc:{}')
+
+
+@run
+def files(directory):
+    return check(f'file:{directory}/{{}}')
+
+
+@run
+def files_not_flushed(directory):
+    return check(f'file:{directory}/{{}}?durable=0')
+
+
+@run
+def files_shared_by_hosts(directory):
+    return check(f'file:{directory}/{{}}?durable=0&shared_by_hosts=1&poll_ms=20')
+
+
+@run
+def example_in_python(directory):
+    return check('--python', 'sqlite_backend:SqliteBackend', f'{directory}/{{}}.db',
+                 PYTHONPATH=str(SOURCE / 'examples' / 'sqlite_backend'))
+
+
+@run
+def example_in_c(directory):
+    plugin = compiled(directory, SOURCE / 'examples' / 'sqlite_backend_c' / 'sqlite_backend.c',
+                      libraries=['-lsqlite3'])
+    return check('--plugin', plugin, f'sqlite:{directory}/{{}}.db')
+
+
+@pytest.fixture(scope='session')
+def broken(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp('plugin'),
+                    SOURCE / 'tests' / 'cli' / 'broken_backend.c')
+
+
+@pytest.fixture(scope='session')
+def started(request, tmp_path_factory, broken):
+    """The runs that the tests of this session look at, by name, as futures."""
+    looked_at = {item.callspec.params['result'] for item in request.session.items
+                 if hasattr(item, 'callspec') and 'result' in item.callspec.params}
+    functions = {**RUNS, **{fault: functools.partial(with_fault, broken, fault)
+                            for fault in FAULTS}}
+    with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
+        futures = {name: pool.submit(function, tmp_path_factory.mktemp('run'))
+                   for name, function in functions.items() if name in looked_at}
+        yield futures
+        for future in futures.values():
+            future.cancel()
+
+
+@pytest.fixture
+def result(request, started):
+    """How the run ended whose name is the parameter."""
+    return started[request.param].result()
+
+
+def looks_at(*names):
+    return pytest.mark.parametrize('result', names, indirect=True)
+
+
+# ---- what has to pass ----
+
+def expect_passed(result):
+    assert result.failed == [] and result.status == 0, result.out + result.err
+
+
+@looks_at('memory')
+def test_memory(result):
+    expect_passed(result)
+    assert all(name.endswith('.processes') or name.startswith('kill.') or name == 'lock.killed'
+               for name in result.skipped)
+
+
+@looks_at('files', 'files_not_flushed')
+def test_files(result):
+    expect_passed(result)
+    assert result.skipped == []
+
+
+@looks_at('files_shared_by_hosts')
+def test_files_shared_by_hosts(result):
+    expect_passed(result)
+    assert result.skipped == ['changed.tells', 'changed.objects']
+
+
+@looks_at('example_in_python')
+def test_example_in_python(result):
+    expect_passed(result)
+    assert {'race.sum.processes', 'kill.writer', 'wait.processes'} <= set(result.passed)
+    assert {'append.adds', 'wait.signal'} <= set(result.skipped)
+
+
+def test_example_in_c_is_short():
     source = SOURCE / 'examples' / 'sqlite_backend_c' / 'sqlite_backend.c'
     assert len(source.read_text().splitlines()) < 200
     has = subprocess.run(['pkg-config', '--exists', 'sqlite3'], check=False).returncode == 0
     assert has, 'SQLite is missing: apt-get install libsqlite3-dev'
-    plugin = compiled(tmp_path, source, libraries=['-lsqlite3'])
-    result = passes('--plugin', plugin, f'sqlite:{tmp_path}/{{}}.db')
+
+
+@looks_at('example_in_c')
+def test_example_in_c(result):
+    expect_passed(result)
     assert {'race.sum.processes', 'kill.writer', 'wait.processes'} <= set(result.passed)
 
 
@@ -158,12 +251,6 @@ def test_target_wait_without_timeout_is_not_asked_to_end(module):
 
 # ---- what has to fail ----
 
-@pytest.fixture(scope='module')
-def broken(tmp_path_factory):
-    return compiled(tmp_path_factory.mktemp('plugin'),
-                    SOURCE / 'tests' / 'cli' / 'broken_backend.c')
-
-
 # All that need no workers; those with workers are added where a fault is about them.
 QUICK = ['table', 'store.empty', 'store.reads', 'store.objects', 'version.*', 'try_write.*',
          'bytes.*', 'outputs.*', 'objects.*', 'wait.before', 'wait.timeout', 'append.[!r]*',
@@ -207,12 +294,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize('fault', FAULTS)
-def test_fault_is_found_by_its_test(tmp_path, broken, fault):
-    must, may, also = (text.split() for text in FAULTS[fault])
-    only = [word for name in QUICK + also for word in ('--only', name)]
-    result = check('--plugin', broken, '--seconds', '15' if SANITIZED else '4', *only,
-                   f'broken:{tmp_path}/{{}}?fault={fault}')
+def with_fault(broken, fault, directory):
+    only = [word for name in QUICK + FAULTS[fault][2].split() for word in ('--only', name)]
+    return check('--plugin', broken, '--seconds', '15' if SANITIZED else '4', *only,
+                 f'broken:{directory}/{{}}?fault={fault}')
+
+
+@looks_at(*FAULTS)
+def test_fault_is_found_by_its_test(request, result):
+    must, may, _ = (text.split() for text in FAULTS[request.node.callspec.params['result']])
     assert set(must) <= set(result.failed), result.out
     assert [name for name in result.failed
             if not any(fnmatch.fnmatch(name, pattern) for pattern in must + may)] == [], result.out
