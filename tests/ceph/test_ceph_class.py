@@ -1,6 +1,7 @@
 """CephBackend as a class: its arguments, what it shows, copies, pickles; the key stays hidden."""
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import gc
 import inspect
 import os
 import pickle
@@ -11,7 +12,7 @@ import traceback
 import pytest
 
 import tosc
-from harness import run_child, stored  # noqa: F401
+from harness import run_child
 
 GOOD = {'client': 'tosc', 'key': None, 'mon_host': '127.0.0.1', 'pool_name': 'pool',
         'obj_name': 'object'}
@@ -237,6 +238,28 @@ def test_a_process_has_one_connection_for_all_its_backends(cluster, name):
             time.sleep(0.02)
         print(tosc.Manager(open_store('ceph:' + sys.argv[1])).read())
     ''', name) == '[0]'
+
+
+def test_making_and_failing_leaks_nothing(cluster, name):
+    arguments = cluster.arguments(name)
+    watched = [tosc.CephBackend, name, arguments['pool_name'], arguments['keyring']]
+
+    def work(times):
+        for _ in range(times):
+            backend = tosc.CephBackend(**arguments)
+            backend.copy()
+            pickle.loads(pickle.dumps(backend))
+            for wrong in ({'max_retries': -1}, {'keyring': 5}, {'pool_name': 'none'},
+                          {'key': 'garbage'}):
+                with pytest.raises((tosc.StorageError, ValueError, TypeError)):
+                    tosc.CephBackend(**{**arguments, **wrong})
+        gc.collect()
+        return [sys.getrefcount(thing) for thing in watched], len(os.listdir('/proc/self/fd'))
+
+    references, descriptors = work(3)
+    again, descriptors_again = work(30)
+    assert all(new <= old + 2 for old, new in zip(references, again)), (references, again)
+    assert descriptors_again <= descriptors + 1
 
 
 def test_stubs_and_module_name_it():
