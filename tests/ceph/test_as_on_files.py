@@ -15,6 +15,10 @@ import pytest
 
 from cluster import HERE
 
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get('TOSC_SANITIZED')),
+    reason='too long with sanitizers: the other files are for them')
+
 FILES = ['test_backends', 'test_manual', 'test_transactions', 'test_isolation',
          'test_identity', 'test_processes', 'test_fork_exit', 'test_transactional',
          'test_failures', 'test_auth', 'test_memory']

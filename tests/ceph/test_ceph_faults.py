@@ -13,6 +13,10 @@ from bank import ACCOUNTS
 from cluster import HERE
 from harness import Thread
 
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get('TOSC_SANITIZED')),
+    reason='too long with sanitizers: the other files are for them')
+
 TIMEOUT = 20
 
 

@@ -22,18 +22,19 @@
 #include "support.h"
 
 /*
- * AddressSanitizer's allocator (as of GCC 12) takes no care of fork(): in the child of a
- * process whose other threads allocate, it may wait for ever for one of them.
+ * The allocators of the address and thread sanitizers (as of GCC 12) take no care of fork():
+ * in the child of a process whose other threads allocate, they may wait for ever for one of
+ * them.
  */
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WITH_SANITIZER 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define WITH_SANITIZER 1
 #endif
 #endif
-#ifndef WITH_ASAN
-#define WITH_ASAN 0
+#ifndef WITH_SANITIZER
+#define WITH_SANITIZER 0
 #endif
 
 /* ---- entries ---- */
@@ -823,7 +824,7 @@ main(void)
     tcase_add_loop_test(memory, child_of_a_holder_does_not_keep_its_lock, KIND_LOCAL,
                         KINDS);
     tcase_add_loop_test(memory, child_is_locked_out_by_its_parent, KIND_LOCAL, KINDS);
-    if (!WITH_ASAN) {
+    if (!WITH_SANITIZER) {
         tcase_add_test(memory, forks_beside_threads_that_open_by_name_do_not_hang);
         tcase_add_loop_test(memory, forks_beside_busy_threads_do_not_hang, KIND_LOCAL,
                             KIND_LOCAL + 1);
