@@ -125,9 +125,9 @@ int tosc_host_interrupt(void);
 
 /*
  * A C function that scripts call. Called in a scope; `arguments` are borrowed. 0 with
- * *ret owned by the library from then on (left NULL: None); or a negative code: the
- * script gets the exception that belongs to it, with tosc_error_message(); see
- * tosc_fail().
+ * *ret owned by the library from then on (left NULL: None), as it is on failure; or a
+ * negative code: the script gets the exception that belongs to it, with
+ * tosc_error_message(); see tosc_fail().
  */
 typedef int (*tosc_function)(const tosc_arguments *arguments, tosc_value **ret,
                              void *arg);

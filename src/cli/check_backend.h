@@ -201,6 +201,8 @@ tosc_backend *open_another(void);
 
 double seconds(void);
 void sleep_us(long us);
+/* Between two looks at a flag: mostly at once, now and then after a short sleep. */
+void look_again(void);
 uint64_t random_number(void);
 
 /* Runs the worker or the test of this process; do not return. */

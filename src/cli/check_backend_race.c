@@ -9,7 +9,6 @@
  */
 #include "cli/check_backend.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,7 +182,7 @@ compete(struct worker *worker)
             if (flag_get(&contest->over) != 0) {
                 return;
             }
-            sched_yield();
+            look_again();
         }
         at = contest->at;
         status = do_try_write(worker->b, &worker->index, sizeof(int), &at);

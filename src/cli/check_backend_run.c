@@ -622,6 +622,18 @@ sleep_us(long us)
     nanosleep(&pause, NULL);
 }
 
+/* Not with sched_yield() all the time: it keeps the kernel busy and others waiting. */
+void
+look_again(void)
+{
+    static __thread unsigned looks;
+
+    if (++looks % 10000 == 0) {
+        sleep_us(20);
+    }
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 uint64_t
 random_number(void)
 {

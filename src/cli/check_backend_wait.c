@@ -8,7 +8,6 @@
  */
 #include "cli/check_backend.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -294,7 +293,7 @@ change_when_asked(struct worker *worker)
 
     while (flag_get(&burst->over) == 0) {
         if (__atomic_load_n(&burst->asked, __ATOMIC_ACQUIRE) == made) {
-            sched_yield();
+            look_again();
             continue;
         }
         for (uint64_t spin = random_number() % 20000; spin > 0; spin--) {

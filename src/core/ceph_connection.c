@@ -36,6 +36,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -119,18 +120,26 @@ tosc__ceph_wait_idle(int64_t deadline)
     }
 }
 
-/* librados does not like to be torn down by exit() while it works. */
+/*
+ * librados must not be torn down by exit() while it works: if it does not come to rest,
+ * the process ends here.
+ */
 static void
-at_exit(void)
+at_exit(int status, void *arg)
 {
+    (void)arg;
     tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
+    if (__atomic_load_n(&busy, __ATOMIC_ACQUIRE) > 0) {
+        fflush(NULL);
+        _exit(status);
+    }
 }
 
 static void
 prepare(void)
 {
     tosc__fork_add(&fork_node);
-    atexit(at_exit);
+    on_exit(at_exit, NULL);
 }
 
 /* ---- threads and waiting ---- */

@@ -87,6 +87,7 @@ completed(rados_completion_t completion, void *arg)
         eventfd_write(op->fd, 1);
     }
     op_unref(op);
+    tosc__ceph_busy(-1);
 }
 
 /* With two references. NULL: no memory, or no descriptors. */
@@ -110,6 +111,7 @@ op_new(struct tosc__ceph_link *link, bool waited_for)
         op_unref(op);
         return NULL;
     }
+    tosc__ceph_busy(1); /* until completed() is through with it */
     return op;
 }
 
@@ -120,6 +122,7 @@ op_failed(struct tosc__ceph_op *op, int rc)
     op->error = -rc;
     __atomic_store_n(&op->done, 1, __ATOMIC_RELEASE);
     op_unref(op);
+    tosc__ceph_busy(-1);
 }
 
 static int
@@ -170,6 +173,7 @@ tosc__ceph_read_start(struct tosc__ceph_link *link, const char *object, uint64_t
         if (op != NULL) {
             op->refs = 1;
             op_unref(op);
+            tosc__ceph_busy(-1);
         }
         return no_memory();
     }

@@ -413,6 +413,7 @@ notice_free(struct notice *notice)
     tosc__ceph_notices_unref(notice->notices);
     tosc__ceph_link_unref(notice->link);
     free(notice);
+    tosc__ceph_busy(-1);
 }
 
 static void
@@ -445,6 +446,7 @@ notice_new(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
         notice->notices = notices;
         notice->link = tosc__ceph_link_ref(link);
         memcpy(notice->object, object, room);
+        tosc__ceph_busy(1);
     }
     return notice;
 }

@@ -79,14 +79,34 @@ tosc_host_find(const char *name, tosc_value **ret)
 
 #define FEW 8
 
+/* The named arguments as a dict of its own. What is not one of Python's may run code. */
+static int
+copy_named(PyObject *named, PyObject **ret)
+{
+    PyObject *copy = PyDict_New();
+    if (copy != NULL && PyDict_Update(copy, named) == 0) {
+        *ret = copy;
+        return 0;
+    }
+    Py_XDECREF(copy);
+    if (PyErr_ExceptionMatches(PyExc_AttributeError)
+        || PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        return tosc__fail(TOSC_ETYPE, "arguments->named is not a dict");
+    }
+    return host_failed();
+}
+
 /*
- * The objects behind the handles, borrowed, and the named ones as a dict, new, or NULL.
+ * The objects behind the handles, and the named ones as a dict or NULL: new references, as the
+ * handles may be given back by any code that is run from here on. What there is of them is the
+ * caller's also on failure.
  */
 static int
 get_arguments(const tosc_arguments *arguments, PyObject **objects, PyObject **ret_named)
 {
     for (size_t i = 0; i < arguments->count; i++) {
-        objects[i] = value_get(arguments->values[i], "an argument");
+        objects[i] = Py_XNewRef(value_get(arguments->values[i], "an argument"));
         if (objects[i] == NULL) {
             return TOSC_EINVAL;
         }
@@ -94,17 +114,13 @@ get_arguments(const tosc_arguments *arguments, PyObject **objects, PyObject **re
     if (arguments->named == NULL) {
         return 0;
     }
-    PyObject *named = value_get(arguments->named, "arguments->named");
+    PyObject *named = Py_XNewRef(value_get(arguments->named, "arguments->named"));
     if (named == NULL) {
         return TOSC_EINVAL;
     }
-    *ret_named = PyDict_New();
-    if (*ret_named != NULL && PyDict_Update(*ret_named, named) < 0) {
-        Py_CLEAR(*ret_named);
-        PyErr_Clear();
-        return tosc__fail(TOSC_ETYPE, "arguments->named is not a dict");
-    }
-    return *ret_named != NULL ? 0 : host_failed();
+    int status = copy_named(named, ret_named);
+    Py_DECREF(named);
+    return status;
 }
 
 static int
@@ -114,15 +130,11 @@ call_with(PyObject *callable, const tosc_arguments *arguments, PyObject **object
     PyObject *named = NULL;
     int status = get_arguments(arguments, objects, &named);
     if (status == 0) {
-        /* The handles may be given back by what is called. */
-        for (size_t i = 0; i < arguments->count; i++) {
-            Py_INCREF(objects[i]);
-        }
         status = run_give(
             PyObject_VectorcallDict(callable, objects, arguments->count, named), ret);
-        for (size_t i = 0; i < arguments->count; i++) {
-            Py_DECREF(objects[i]);
-        }
+    }
+    for (size_t i = 0; i < arguments->count; i++) {
+        Py_XDECREF(objects[i]);
     }
     Py_XDECREF(named);
     return status;
@@ -133,7 +145,7 @@ call(PyObject *callable, const tosc_arguments *given, tosc_value **ret)
 {
     static const tosc_arguments none;
     const tosc_arguments *arguments = given != NULL ? given : &none;
-    PyObject *few[FEW];
+    PyObject *few[FEW] = {NULL};
     PyObject **objects = few;
     if (arguments->count > 0 && arguments->values == NULL) {
         return tosc__fail(TOSC_EINVAL, "arguments->values is NULL");

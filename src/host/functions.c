@@ -112,8 +112,17 @@ run_function(const Function *function, Call *call)
                         "a C function returned with a scope that it had not left");
     } else if (status < 0) {
         host_raise(status);
+    } else if (status > 0) {
+        PyErr_Format(PyExc_SystemError, "a C function returned %d, and not 0 or a code",
+                     status);
     } else {
         result = take_result(value);
+    }
+    if (result == NULL && value != NULL) {
+        PyObject *error, *what, *traceback;
+        PyErr_Fetch(&error, &what, &traceback);
+        handle_unref(value, HANDLE_VALUE);
+        PyErr_Restore(error, what, traceback);
     }
     host_callback_end(thread, &callback);
     return result;

@@ -187,6 +187,7 @@ static void
 thread_ends(void *arg)
 {
     HostThread *thread = arg;
+    thread->noted = false; /* destructors of the program's keys may come in again */
     failure_forget();
     if (thread->made && thread->depth == 0) {
         thread->counted++;

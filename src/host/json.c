@@ -63,6 +63,7 @@ typedef struct Search {
     char path[512];
     size_t size;
     const char *type; /* of the culprit; NULL: none so far */
+    PyObject *seen;   /* addresses of the containers that were looked into: each once */
 } Search;
 
 static bool search(Search *s, PyObject *object, int depth);
@@ -135,18 +136,30 @@ search_items(Search *s, PyObject *sequence, int depth)
     return false;
 }
 
+/* The first time that it comes to this container. Where there is no memory: never. */
+static bool
+is_new(Search *s, PyObject *container)
+{
+    PyObject *address = PyLong_FromVoidPtr(container);
+    int known = address == NULL ? -1 : PySet_Contains(s->seen, address);
+    if (known == 0 && PySet_Add(s->seen, address) < 0) {
+        known = -1;
+    }
+    Py_XDECREF(address);
+    PyErr_Clear();
+    return known == 0;
+}
+
 /* Runs no code written in Python, so that nothing changes on the way. */
 static bool
 search(Search *s, PyObject *object, int depth)
 {
-    if (depth > 500) {
-        return false;
-    }
-    if (PyDict_Check(object)) {
-        return search_dict(s, object, depth);
-    }
-    if (PyList_Check(object) || PyTuple_Check(object)) {
-        return search_items(s, object, depth);
+    if (PyDict_Check(object) || PyList_Check(object) || PyTuple_Check(object)) {
+        if (depth > 500 || !is_new(s, object)) {
+            return false;
+        }
+        return PyDict_Check(object) ? search_dict(s, object, depth)
+                                    : search_items(s, object, depth);
     }
     if (PyUnicode_Check(object) || PyLong_Check(object) || object == Py_None) {
         return false;
@@ -171,7 +184,11 @@ writing_failed(PyObject *plain)
     if (status != TOSC_EPYTHON || !of_value) {
         return status;
     }
-    if (search(&s, plain, 0)) {
+    s.seen = PySet_New(NULL);
+    bool found = s.seen != NULL && search(&s, plain, 0);
+    Py_XDECREF(s.seen);
+    PyErr_Clear();
+    if (found) {
         return tosc__fail(TOSC_ETYPE, "JSON has nothing for %s, at '%s'", s.type,
                           s.size > 0 ? s.path + 1 : "");
     }

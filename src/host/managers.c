@@ -73,6 +73,9 @@ check_options(const tosc_manager_options *options)
     if (options != NULL && (options->key == NULL) != (options->key_size == 0)) {
         return tosc__fail(TOSC_EINVAL, "key has to have a key_size, and not 0");
     }
+    if (options != NULL && options->key_size > PY_SSIZE_T_MAX) {
+        return tosc__fail(TOSC_EINVAL, "key_size is too large");
+    }
     return 0;
 }
 

@@ -15,16 +15,48 @@
 #include "host/script.h"
 
 #include <string.h>
+#include <time.h>
+
+#define LONGEST_AIM 10000 /* looks, 100 us apart */
 
 static Run *runs;
+static unsigned long serial; /* of the last interrupt */
 
 /* ---- the list of runs ---- */
 
 void
 run_begin(Run *run)
 {
-    *run = (Run){.next = runs, .thread = PyThread_get_thread_ident()};
+    *run = (Run){.next = runs,
+                 .thread = PyThread_get_thread_ident(),
+                 .state = PyThreadState_Get(),
+                 .serial = serial};
     runs = run;
+}
+
+/*
+ * Would PyThreadState_SetAsyncExc() with the run's thread meet the run? A thread that a script
+ * has just made stands under its maker's number, and before it, until it has run for the first
+ * time: the exception would end it before it has said that it began, which its maker waits for.
+ */
+static bool
+is_aimed_at(const Run *run)
+{
+    PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Main());
+    while (state != NULL && state->thread_id != run->thread) {
+        state = PyThreadState_Next(state);
+    }
+    return state == run->state;
+}
+
+/* Lets the others run. */
+static void
+let_go(void)
+{
+    struct timespec pause = {0, 100000};
+    Py_BEGIN_ALLOW_THREADS
+    nanosleep(&pause, NULL);
+    Py_END_ALLOW_THREADS
 }
 
 void
@@ -40,6 +72,9 @@ run_end(Run *run)
         outermost = outermost && other->thread != run->thread;
     }
     if (run->interrupted && outermost) {
+        for (int looks = 0; looks < LONGEST_AIM && !is_aimed_at(run); looks++) {
+            let_go();
+        }
         PyThreadState_SetAsyncExc(run->thread, NULL);
     }
 }
@@ -66,12 +101,25 @@ tosc_host_interrupt(void)
     if (status < 0) {
         return status;
     }
-    for (Run *run = runs; run != NULL; run = run->next) {
-        run->interrupted = true;
-        PyThreadState_SetAsyncExc(run->thread, PyExc_KeyboardInterrupt);
+    unsigned long mine = ++serial;
+    int looks = 0;
+    Run *run = runs;
+    while (run != NULL) {
+        if (run->serial >= mine) {
+            run = run->next; /* done, or begun since */
+        } else if (is_aimed_at(run) || looks == LONGEST_AIM) {
+            run->serial = mine;
+            run->interrupted = true;
+            PyThreadState_SetAsyncExc(run->thread, PyExc_KeyboardInterrupt);
+        } else {
+            looks++;
+            let_go();
+            run = runs; /* which may be others now */
+        }
     }
     return host_leave(&entry, 0);
 }
+
 /* ---- running ---- */
 
 static int

@@ -19,6 +19,8 @@
 typedef struct Run {
     struct Run *next; /* begun before this one */
     unsigned long thread;
+    PyThreadState *state;
+    unsigned long serial; /* of the last interrupt that it knows of */
     bool interrupted;
 } Run;
 

@@ -113,8 +113,9 @@ static void
 renew_fd(Watch *watch)
 {
     bool readable = !pathset_is_empty(&watch->pending) || watch->hub->closed;
+    close(watch->fd); /* first, so that it works with a full table */
     int fd = eventfd(readable, FLAGS);
-    if (fd >= 0) {
+    if (fd >= 0 && fd != watch->fd) {
         dup3(fd, watch->fd, O_CLOEXEC);
         close(fd);
     }

@@ -19,6 +19,8 @@
 #include "errors.h"
 #include "state.h"
 
+#include "core/error.h"
+
 #include <pthread.h>
 #include <poll.h>
 #include <signal.h>
@@ -224,9 +226,7 @@ start_thread(pthread_t *ret, void *(*main)(void *), void *arg)
     int error = pthread_create(ret, NULL, main, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) {
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+        return tosc_raise(tosc__fail_errno(error, NULL, "a thread for a Manager"));
     }
     running_threads++;
     return 0;
@@ -258,10 +258,9 @@ watcher_start(Manager *m)
     }
     w->stop = tosc_event_new();
     if (w->stop == NULL) {
+        int error = errno;
         PyMem_RawFree(w);
-        PyErr_SetString(PyExc_OSError,
-                        "no more file descriptors for a Manager's watcher");
-        return -1;
+        return tosc_raise(tosc__fail_errno(error, NULL, "a Manager's watcher"));
     }
     w->manager = PyWeakref_NewRef((PyObject *)m, NULL);
     if (w->manager == NULL) {

@@ -606,6 +606,38 @@ START_TEST(interrupt_that_came_too_late_is_taken_back)
 }
 END_TEST
 
+static void *
+interrupt_often(void *arg)
+{
+    while (!__atomic_load_n((bool *)arg, __ATOMIC_SEQ_CST)) {
+        must(tosc_host_interrupt() == 0);
+        sleep_us(1000);
+    }
+    return NULL;
+}
+
+/* In a thread that has only just been made, KeyboardInterrupt would leave its maker waiting. */
+START_TEST(interrupts_meet_scripts_and_not_the_threads_that_these_start)
+{
+    pthread_t thread;
+    bool enough = false;
+    host_start();
+    must(pthread_create(&thread, NULL, interrupt_often, &enough) == 0);
+    for (int i = 0; i < 300; i++) {
+        fails(TOSC_EINTR, tosc_host_run_string("import threading\n"
+                                               "while True:\n"
+                                               "    t = threading.Thread(target=len, "
+                                               "args=('',))\n"
+                                               "    t.start()\n"
+                                               "    t.join()\n",
+                                               NULL));
+    }
+    __atomic_store_n(&enough, true, __ATOMIC_SEQ_CST);
+    must(pthread_join(thread, NULL) == 0);
+    host_stop();
+}
+END_TEST
+
 /* ---- many ---- */
 
 START_TEST(thousand_scripts_leave_nothing_behind)
@@ -676,6 +708,7 @@ main(void)
     tcase_add_checked_fixture(rest, directory_make, directory_remove);
     tcase_add_test(rest, interrupt_ends_all_runs);
     tcase_add_test(rest, interrupt_that_came_too_late_is_taken_back);
+    tcase_add_test(rest, interrupts_meet_scripts_and_not_the_threads_that_these_start);
     tcase_add_test(rest, thousand_scripts_leave_nothing_behind);
     suite_add_tcase(suite, rest);
     return run_suite(suite);

@@ -204,6 +204,43 @@ START_TEST(scopes_in_all_threads)
 }
 END_TEST
 
+static pthread_key_t cache; /* of the program, as one value for each thread */
+
+static void
+drop_cached(void *value)
+{
+    tosc_value_unref(value);
+}
+
+static void *
+fill_cache(void *arg)
+{
+    tosc_value *value = NULL;
+    (void)arg;
+    must(tosc_value_new_int64(7, &value) == 0);
+    must(pthread_setspecific(cache, value) == 0);
+    return NULL;
+}
+
+START_TEST(threads_whose_keys_call_the_library_at_their_end_leave_nothing_behind)
+{
+    int64_t before = 0;
+    host_start();
+    must(pthread_key_create(&cache, drop_cached) == 0);
+    for (int i = 0; i < rounds(10000); i++) {
+        pthread_t thread;
+        must(pthread_create(&thread, NULL, fill_cache, NULL) == 0);
+        must(pthread_join(thread, NULL) == 0);
+        if (i == 1000) {
+            before = resident_bytes();
+        }
+    }
+    ck_assert_msg(sanitized() || resident_bytes() - before < 1 << 20,
+                  "grown by %ld bytes", (long)(resident_bytes() - before));
+    host_stop();
+}
+END_TEST
+
 int
 main(void)
 {
@@ -216,6 +253,8 @@ main(void)
     tcase_add_test(all, c_and_python_threads_count_exactly);
     tcase_add_test(all, callbacks_nest_in_all_threads);
     tcase_add_test(all, scopes_in_all_threads);
+    tcase_add_test(all,
+                   threads_whose_keys_call_the_library_at_their_end_leave_nothing_behind);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }
