@@ -17,7 +17,7 @@ def ceph_arguments(path, **options):
     given = {'client': os.environ['TOSC_CEPH_CLIENT'], 'key': None,
              'mon_host': os.environ['TOSC_CEPH_MON_HOST'],
              'pool_name': os.environ['TOSC_CEPH_POOL'], 'obj_name': path.removeprefix(CEPH),
-             'keyring': os.environ['TOSC_CEPH_KEYRING'], 'lease': 2}
+             'keyring': os.environ['TOSC_CEPH_KEYRING'], 'lease': 2, 'connect_timeout': 60}
     return {**given, **options}
 
 

@@ -559,19 +559,18 @@ def test_the_timeout_is_honoured_while_waiting_for_the_lock(shared_store, childr
     assert holder.line() == 'held'
     manager.refresh()
 
-    @tosc.transactional(manager, timeout=0.3)
     def operation():
         manager.read()['n'] = 'mine'
 
     begin = time.monotonic()
     with pytest.raises(tosc.TransactionTimeoutError):
-        operation()
+        tosc.transactional(manager, timeout=0.3)(operation)()
     assert 0.25 < time.monotonic() - begin < 3
     assert manager.read()['n'] != 'mine'
     holder.send()
     assert holder.line() == 'done'
     manager.refresh()
-    operation()
+    tosc.transactional(manager, timeout=30)(operation)()
     assert stored(shared_store) == {'n': 'mine'}
 
 
