@@ -43,8 +43,9 @@ typedef struct tosc_value tosc_value;
  * Between enter and leave the calling thread holds Python's lock: all calls inside take it
  * once, values can be borrowed, and no Python code runs in other threads meanwhile. So a scope
  * should be short, and not wait: pause it around whatever blocks. Scopes nest; they are left
- * by the thread that entered them, innermost first. Outside of transactions other processes'
- * commits are not seen within a scope that does not ask for them.
+ * by the thread that entered them, innermost first; the struct is that thread's until then, best
+ * on its stack. Outside of transactions other processes' commits are not seen within a scope
+ * that does not ask for them.
  */
 typedef struct tosc_scope {
     void *reserved[6];

@@ -66,10 +66,22 @@ is_entered(const HostThread *thread, const struct Scope *scope)
     return entered != NULL;
 }
 
+/* And still what this thread has entered: the struct may have been given to another thread. */
+static inline bool
+is_innermost(const HostThread *thread, const struct Scope *scope)
+{
+    return thread->scope == scope && scope->entry.thread == thread;
+}
+
 /* Why a scope cannot be left, paused or resumed. */
 static int __attribute__((noinline, cold))
 tell_not_innermost(const HostThread *thread, const struct Scope *scope)
 {
+    if (thread->scope == scope) {
+        return tosc__fail(TOSC_EINVAL,
+                          "scope was entered by another thread as well: each "
+                          "needs a struct of its own");
+    }
     if (is_entered(thread, scope)) {
         return tosc__fail(TOSC_EINVAL, "scope is not this thread's innermost one: those "
                                        "that were entered later have to be left first");
@@ -124,7 +136,7 @@ tosc_scope_leave(tosc_scope *given)
         return status;
     }
     HostThread *thread = entry.thread;
-    if (thread->scope != scope) {
+    if (!is_innermost(thread, scope)) {
         return host_leave(&entry, tell_not_innermost(thread, scope));
     }
     host_leave(&entry, 0);
@@ -151,7 +163,7 @@ tosc_scope_pause(tosc_scope *given)
         return status;
     }
     HostThread *thread = entry.thread;
-    if (thread->scope != scope) {
+    if (!is_innermost(thread, scope)) {
         return host_leave(&entry, tell_not_innermost(thread, scope));
     }
     if (scope->paused) {
@@ -180,7 +192,7 @@ tosc_scope_resume(tosc_scope *given)
         return status;
     }
     HostThread *thread = entry.thread;
-    if (thread->scope != scope) {
+    if (!is_innermost(thread, scope)) {
         return host_leave(&entry, tell_not_innermost(thread, scope));
     }
     if (!scope->paused) {

@@ -260,6 +260,39 @@ work_in_scopes(void *unused)
     return NULL;
 }
 
+static void *
+enter_and_leave(void *scope)
+{
+    must(tosc_scope_enter(scope) == 0);
+    must(tosc_scope_leave(scope) == 0);
+    return NULL;
+}
+
+static void *
+share_a_scope(void *arg)
+{
+    static tosc_scope shared; /* the mistake */
+    pthread_t other;
+    (void)arg;
+    must(tosc_scope_enter(&shared) == 0);
+    must(tosc_scope_pause(&shared) == 0);
+    must(pthread_create(&other, NULL, enter_and_leave, &shared) == 0);
+    must(pthread_join(other, NULL) == 0);
+    must(tosc_scope_resume(&shared) == TOSC_EINVAL);
+    must(tosc_scope_leave(&shared) == TOSC_EINVAL);
+    return NULL;
+}
+
+/* What cannot be left keeps the host from stopping: the process just ends. */
+START_TEST(a_scope_that_two_threads_share_is_told)
+{
+    pthread_t thread;
+    host_start();
+    must(pthread_create(&thread, NULL, share_a_scope, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
+}
+END_TEST
+
 START_TEST(ten_threads_in_scopes)
 {
     values_start();
@@ -285,6 +318,7 @@ scopes_suite(void)
     tcase_add_test(all, no_other_thread_enters_until_a_scope_is_paused);
     tcase_add_test(all, code_that_runs_when_a_scope_is_left_may_use_handles);
     tcase_add_test(all, a_scope_may_hold_many);
+    tcase_add_test(all, a_scope_that_two_threads_share_is_told);
     tcase_add_test(all, ten_threads_in_scopes);
     suite_add_tcase(suite, all);
     return suite;
