@@ -426,7 +426,9 @@ main(void)
     tcase_add_test(all, scripts_can_be_interrupted_while_stop_waits_for_them);
     tcase_add_test(all, stop_waits_for_scopes_of_other_threads);
     tcase_add_test(all, stop_waits_for_threads_of_scripts);
-    tcase_add_test(all, stop_does_not_wait_for_daemon_threads);
+    if (!sanitized()) { /* Python frees nothing of the thread that it ends: told as leaks */
+        tcase_add_test(all, stop_does_not_wait_for_daemon_threads);
+    }
     tcase_add_test(all, scripts_may_call_the_program_until_the_end);
     tcase_add_test(all, stop_from_inside_is_refused);
     tcase_add_test(all, faults_at_the_end_harm_nobody);
