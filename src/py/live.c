@@ -32,6 +32,11 @@ managers_after_fork(Manager *m)
     m->exclusive = false;
     m->turn_first = NULL;
     m->turn_last = NULL;
+    /* A thread that was fetching after its conflict (sync.c) had its transaction not counted. */
+    m->open_transactions = 0;
+    for (const Transaction *tx = m->open; tx != NULL; tx = tx->next) {
+        m->open_transactions++;
+    }
     /* Other threads' transactions will never end here. */
     unsigned long self = PyThread_get_thread_ident();
     for (Transaction *tx = m->open, *next; tx != NULL; tx = next) {
