@@ -399,8 +399,9 @@ START_TEST(the_last_reference_ends_it)
     python("assert m.read() == [1]");
     ok(tosc_host_publish("m", NULL));
     python("del m\nimport gc; gc.collect()");
-    for (int i = 0; !is_destroyed(&counts) && i < 5000; i++) {
-        sleep_us(1000); /* the watcher may be on its way out */
+    for (int i = 0; !is_destroyed(&counts) && i < 500; i++) {
+        sleep_us(10000); /* the watcher may have held it, or be on its way out */
+        python("gc.collect()");
     }
     ck_assert(is_destroyed(&counts));
     host_stop();
