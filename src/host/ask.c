@@ -77,17 +77,8 @@ tosc_type_of(tosc_value *value, tosc_at at)
 {
     HostEntry entry;
     PyObject *found;
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, &found) : TOSC_EINVAL;
-    if (status == 0) {
-        status = value_type(found);
-        Py_DECREF(found);
-    }
-    return host_leave(&entry, status);
+    int status = enter_and_find(&entry, value, at, &found);
+    return status < 0 ? status : found_leave(&entry, found, value_type(found));
 }
 
 /* ---- presence, length ---- */
@@ -157,17 +148,8 @@ tosc_length(tosc_value *value, tosc_at at, int64_t *ret)
     if (ret == NULL) {
         return missing_argument("ret");
     }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, &found) : TOSC_EINVAL;
-    if (status == 0) {
-        status = length_of(found, at, ret);
-        Py_DECREF(found);
-    }
-    return host_leave(&entry, status);
+    int status = enter_and_find(&entry, value, at, &found);
+    return status < 0 ? status : found_leave(&entry, found, length_of(found, at, ret));
 }
 
 /* ---- equality ---- */

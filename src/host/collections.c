@@ -10,26 +10,6 @@
 
 #include <string.h>
 
-/* Enters and finds the container, a new reference: then leave_container() is the caller's. */
-static int
-enter_container(HostEntry *entry, tosc_value *value, tosc_at at, PyObject **ret)
-{
-    int status = host_enter(entry);
-    if (status < 0) {
-        return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, ret) : TOSC_EINVAL;
-    return status < 0 ? host_leave(entry, status) : 0;
-}
-
-static int
-leave_container(HostEntry *entry, PyObject *container, int status)
-{
-    Py_DECREF(container);
-    return host_leave(entry, status);
-}
-
 /*
  * container.name(arguments…), the last of which is an element; TOSC_ETYPE says `wanted` where
  * there is no such method. arguments[0] is free for the call.
@@ -87,14 +67,14 @@ tosc_append(tosc_value *value, tosc_at at, tosc_value *element)
 {
     HostEntry entry;
     PyObject *container;
-    int status = enter_container(&entry, value, at, &container);
+    int status = enter_and_find(&entry, value, at, &container);
     if (status < 0) {
         return status;
     }
     PyObject *object = Py_XNewRef(value_get(element, "element"));
     status = object != NULL ? append(container, at, object) : TOSC_EINVAL;
     Py_XDECREF(object);
-    return leave_container(&entry, container, status);
+    return found_leave(&entry, container, status);
 }
 
 /* Takes over the element; NULL: an exception is set. */
@@ -169,14 +149,14 @@ tosc_insert(tosc_value *value, tosc_at at, int64_t before, tosc_value *element)
 {
     HostEntry entry;
     PyObject *container;
-    int status = enter_container(&entry, value, at, &container);
+    int status = enter_and_find(&entry, value, at, &container);
     if (status < 0) {
         return status;
     }
     PyObject *object = Py_XNewRef(value_get(element, "element"));
     status = object != NULL ? insert(container, at, before, object) : TOSC_EINVAL;
     Py_XDECREF(object);
-    return leave_container(&entry, container, status);
+    return found_leave(&entry, container, status);
 }
 
 /* ---- sets ---- */
@@ -188,7 +168,7 @@ on_member(tosc_value *value, tosc_at at, tosc_value *member,
 {
     HostEntry entry;
     PyObject *set;
-    int status = enter_container(&entry, value, at, &set);
+    int status = enter_and_find(&entry, value, at, &set);
     if (status < 0) {
         return status;
     }
@@ -200,7 +180,7 @@ on_member(tosc_value *value, tosc_at at, tosc_value *member,
         status = wrong_type(at, set, "a set");
     }
     Py_XDECREF(object);
-    return leave_container(&entry, set, status);
+    return found_leave(&entry, set, status);
 }
 
 static int
@@ -265,9 +245,9 @@ tosc_clear(tosc_value *value, tosc_at at)
 {
     HostEntry entry;
     PyObject *container;
-    int status = enter_container(&entry, value, at, &container);
+    int status = enter_and_find(&entry, value, at, &container);
     if (status < 0) {
         return status;
     }
-    return leave_container(&entry, container, clear(container, at));
+    return found_leave(&entry, container, clear(container, at));
 }

@@ -14,19 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Enters and finds the element, a new reference: then host_leave() is the caller's. */
-static inline int
-enter_and_find(HostEntry *entry, tosc_value *value, tosc_at at, PyObject **ret)
-{
-    int status = host_enter(entry);
-    if (status < 0) {
-        return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, ret) : TOSC_EINVAL;
-    return status < 0 ? host_leave(entry, status) : 0;
-}
-
 /* ---- any value ---- */
 
 int
@@ -75,8 +62,7 @@ tosc_get_bool(tosc_value *value, tosc_at at, bool *ret)
     } else {
         status = wrong_type(at, found, "a bool");
     }
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, status);
 }
 
 static inline bool
@@ -120,9 +106,7 @@ tosc_get_int64(tosc_value *value, tosc_at at, int64_t *ret)
     if (status < 0) {
         return status;
     }
-    status = int64_of(found, at, ret);
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, int64_of(found, at, ret));
 }
 
 static int
@@ -152,9 +136,7 @@ tosc_get_uint64(tosc_value *value, tosc_at at, uint64_t *ret)
     if (status < 0) {
         return status;
     }
-    status = uint64_of(found, at, ret);
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, uint64_of(found, at, ret));
 }
 
 /* An int as a double that is equal to it. */
@@ -196,9 +178,7 @@ tosc_get_double(tosc_value *value, tosc_at at, double *ret)
     if (status < 0) {
         return status;
     }
-    status = double_of(found, at, ret);
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, double_of(found, at, ret));
 }
 
 /* ---- texts ---- */
@@ -279,9 +259,7 @@ tosc_get_text(tosc_value *value, tosc_at at, char **ret, size_t *ret_size)
     if (status < 0) {
         return status;
     }
-    status = text_copy(found, at, ret, ret_size);
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, text_copy(found, at, ret, ret_size));
 }
 
 int
@@ -300,8 +278,7 @@ tosc_borrow_text(tosc_value *value, tosc_at at, const char **ret, size_t *ret_si
     }
     status = utf8_of(found, at, &text, &size);
     if (status < 0) {
-        Py_DECREF(found);
-        return host_leave(&entry, status);
+        return found_leave(&entry, found, status);
     }
     status = scope_keep(entry.thread, found);
     if (status == 0) {

@@ -199,17 +199,8 @@ tosc_iterator_new(tosc_value *value, tosc_at at, tosc_iterator **ret)
     if (ret == NULL) {
         return missing_argument("ret");
     }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, &found) : TOSC_EINVAL;
-    if (status == 0) {
-        status = iterator_new(found, at, ret);
-        Py_DECREF(found);
-    }
-    return host_leave(&entry, status);
+    int status = enter_and_find(&entry, value, at, &found);
+    return status < 0 ? status : found_leave(&entry, found, iterator_new(found, at, ret));
 }
 
 tosc_iterator *

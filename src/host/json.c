@@ -220,14 +220,9 @@ tosc_get_json(tosc_value *value, tosc_at at, char **ret, size_t *ret_size)
     if (ret == NULL) {
         return missing_argument("ret");
     }
-    int status = host_enter(&entry);
+    int status = enter_and_find(&entry, value, at, &found);
     if (status < 0) {
         return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, &found) : TOSC_EINVAL;
-    if (status < 0) {
-        return host_leave(&entry, status);
     }
     PyObject *plain = dobject_plain(found);
     PyObject *text = plain != NULL ? dump(plain) : NULL;
@@ -238,6 +233,5 @@ tosc_get_json(tosc_value *value, tosc_at at, char **ret, size_t *ret_size)
     }
     Py_XDECREF(text);
     Py_XDECREF(plain);
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, status);
 }

@@ -263,14 +263,9 @@ tosc_get_bigint(tosc_value *value, tosc_at at, char **ret)
     if (ret == NULL) {
         return missing_argument("ret");
     }
-    int status = host_enter(&entry);
+    int status = enter_and_find(&entry, value, at, &found);
     if (status < 0) {
         return status;
-    }
-    PyObject *object = value_get(value, "value");
-    status = object != NULL ? at_find(object, at, &found) : TOSC_EINVAL;
-    if (status < 0) {
-        return host_leave(&entry, status);
     }
     if (!PyLong_Check(found) || PyBool_Check(found)) {
         status = wrong_type(at, found, "an int");
@@ -279,8 +274,7 @@ tosc_get_bigint(tosc_value *value, tosc_at at, char **ret)
         status = digits != NULL ? text_copy(digits, at, ret, NULL) : host_failed();
         Py_XDECREF(digits);
     }
-    Py_DECREF(found);
-    return host_leave(&entry, status);
+    return found_leave(&entry, found, status);
 }
 
 /* ---- describing ---- */

@@ -89,6 +89,20 @@ tell_not_innermost(const HostThread *thread, const struct Scope *scope)
     return tosc__fail(TOSC_EINVAL, "scope was not entered by this thread, or was left");
 }
 
+/* Enters, if it is the thread's innermost scope: then host_leave() is the caller's. */
+static inline int
+enter_innermost(HostEntry *entry, const struct Scope *scope)
+{
+    if (scope == NULL) {
+        return tosc__fail(TOSC_EINVAL, "scope is NULL");
+    }
+    int status = host_enter(entry);
+    if (status == 0 && !is_innermost(entry->thread, scope)) {
+        status = host_leave(entry, tell_not_innermost(entry->thread, scope));
+    }
+    return status;
+}
+
 int
 tosc_scope_enter(tosc_scope *given)
 {
@@ -128,17 +142,11 @@ tosc_scope_leave(tosc_scope *given)
 {
     HostEntry entry;
     struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
+    int status = enter_innermost(&entry, scope);
     if (status < 0) {
         return status;
     }
     HostThread *thread = entry.thread;
-    if (!is_innermost(thread, scope)) {
-        return host_leave(&entry, tell_not_innermost(thread, scope));
-    }
     host_leave(&entry, 0);
     if (scope->paused) {
         scope_take_lock(thread, scope);
@@ -155,17 +163,11 @@ tosc_scope_pause(tosc_scope *given)
 {
     HostEntry entry;
     struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
+    int status = enter_innermost(&entry, scope);
     if (status < 0) {
         return status;
     }
     HostThread *thread = entry.thread;
-    if (!is_innermost(thread, scope)) {
-        return host_leave(&entry, tell_not_innermost(thread, scope));
-    }
     if (scope->paused) {
         tosc__fail(TOSC_EINVAL, "scope is paused already");
         return host_leave(&entry, TOSC_EINVAL);
@@ -184,17 +186,11 @@ tosc_scope_resume(tosc_scope *given)
 {
     HostEntry entry;
     struct Scope *scope = scope_of(given);
-    if (given == NULL) {
-        return tosc__fail(TOSC_EINVAL, "scope is NULL");
-    }
-    int status = host_enter(&entry);
+    int status = enter_innermost(&entry, scope);
     if (status < 0) {
         return status;
     }
     HostThread *thread = entry.thread;
-    if (!is_innermost(thread, scope)) {
-        return host_leave(&entry, tell_not_innermost(thread, scope));
-    }
     if (!scope->paused) {
         tosc__fail(TOSC_EINVAL, "scope is not paused");
         return host_leave(&entry, TOSC_EINVAL);

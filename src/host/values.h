@@ -53,6 +53,26 @@ enum shape {
 };
 enum shape shape_of(PyObject *object);
 
+/* Enters and finds the element, a new reference: then found_leave() is the caller's. */
+static inline int
+enter_and_find(HostEntry *entry, tosc_value *value, tosc_at at, PyObject **ret)
+{
+    int status = host_enter(entry);
+    if (status < 0) {
+        return status;
+    }
+    PyObject *object = value_get(value, "value");
+    status = object != NULL ? at_find(object, at, ret) : TOSC_EINVAL;
+    return status < 0 ? host_leave(entry, status) : 0;
+}
+
+static inline int
+found_leave(HostEntry *entry, PyObject *found, int status)
+{
+    Py_DECREF(found);
+    return host_leave(entry, status);
+}
+
 /* As at_find, but 1: found; 0: there is none, and nothing is told. */
 int at_look(PyObject *object, tosc_at at, PyObject **ret);
 /* name_of for what the caller gave: TOSC_EINVAL if it is not UTF-8. */
