@@ -2,8 +2,8 @@
  * The Ceph backend's object, and what its files share: backend_ceph.c (options, table),
  * ceph_life.c (making, fork, the end, links), ceph_read.c (reading), ceph_write.c
  * (changing), ceph_settle.c (outcomes), ceph_lock.c (exclusive lock), ceph_keeper.c (what
- * is due at certain times), ceph_wait.c (waiting), ceph_watch.c (notices). Private to
- * core; only where librados is.
+ * is due at certain times), ceph_wait.c (waiting), ceph_watch.c (watching), ceph_notices.c
+ * (telling those who watch). Private to core; only where librados is.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -80,6 +80,8 @@ struct tosc__ceph {
     bool has_news;                /* a notice told of a commit: */
     tosc_position news;
     uint64_t news_count;
+    int64_t doubt_at; /* they seemed not to be true: when to look again; 0: not at all, */
+    int64_t doubt_ns; /* and so long after the last look */
     int64_t own_version; /* of our last change, */
     int64_t quiet_until; /* which waiters need not be woken for before */
     uint64_t size_hint;  /* of the object */
@@ -176,9 +178,9 @@ enum tosc__ceph_outcome {
 
 /*
  * Makes a change that was built from `from` (NULL: whatever is there): the conditions
- * about the guard are filled in. `notify`: a notice of the new guard follows it. `doing`
- * is for messages. *ret_status: of FAILED and LOST; of LOST it may be TOSC__CEPH_AGAIN:
- * if it was not stored, do it again.
+ * about the guard are filled in. `notify`: a notice of the new guard goes ahead of it.
+ * `doing` is for messages. *ret_status: of FAILED and LOST; of LOST it may be
+ * TOSC__CEPH_AGAIN: if it was not stored, do it again.
  */
 enum tosc__ceph_outcome
 tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
@@ -211,11 +213,18 @@ int tosc__ceph_look_again(struct tosc__ceph *be, const void *holder,
 /* The lock is ours, under `token`, until tosc__ceph_end_renewing(). */
 void tosc__ceph_begin_renewing(struct tosc__ceph *be, const uint8_t *token);
 void tosc__ceph_end_renewing(struct tosc__ceph *be);
-/* Whether its notice shall go out together with the commit. */
-bool tosc__ceph_begin_commit(struct tosc__ceph *be);
-/* After a commit: whether the keeper will send a notice of it, later. */
-bool tosc__ceph_defer_notice(struct tosc__ceph *be, const tosc_position *at,
-                             bool noticed);
+/* How others get to know of a commit. */
+enum tosc__ceph_telling {
+    TOSC__CEPH_TELL_NOBODY, /* there is nobody else */
+    TOSC__CEPH_TELL_BEFORE, /* by a notice just ahead of it */
+    TOSC__CEPH_TELL_AFTER
+};
+
+/* Before a commit of so many bytes. */
+enum tosc__ceph_telling tosc__ceph_begin_commit(struct tosc__ceph *be, size_t size);
+/* After one that led to `at`: tells of it, or has it told of later, if that is due. */
+void tosc__ceph_end_commit(struct tosc__ceph *be, const tosc_position *at,
+                           enum tosc__ceph_telling telling);
 void tosc__ceph_end_keeper(struct tosc__ceph *be);
 
 /* ---- ceph_wait.c ---- */
@@ -226,11 +235,8 @@ int tosc__ceph_changed(void *impl, const tosc_position *known);
 /* NULL: no memory, or no descriptors. */
 struct tosc__ceph_waiter *tosc__ceph_waiter_take(struct tosc__ceph *be);
 void tosc__ceph_waiter_give(struct tosc__ceph *be, struct tosc__ceph_waiter *waiter);
-/*
- * After a commit of ours that led to `at`: wakes all, here and, if not `noticed`,
- * elsewhere.
- */
-void tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at, bool noticed);
+/* After a commit of ours that led to `at`: wakes all that wait on this object. */
+void tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at);
 
 /* Anything may have happened: whoever waits has to look. Any thread. */
 void tosc__ceph_disturb(struct tosc__ceph *be);
@@ -245,8 +251,32 @@ int tosc__ceph_watch_start(struct tosc__ceph *be, const struct tosc__ceph_limit 
 bool tosc__ceph_watch_is_good(struct tosc__ceph *be);
 /* Gives the watch up; does not wait for that. NULL is accepted. */
 void tosc__ceph_watch_drop(struct tosc__ceph_watch *watch);
-/* Sends a notice, or has one sent when others have gone. `at` NULL: the lock is free. */
-void tosc__ceph_notify(struct tosc__ceph *be, const tosc_position *at);
+/* Its name among those who watch; 0: there is none that works. With the mutex. */
+uint64_t tosc__ceph_watch_cookie(const struct tosc__ceph *be);
+/* Its greeting was acknowledged, or not. Gives up a reference. NULL is accepted. */
+void tosc__ceph_watch_greeted(struct tosc__ceph_watch *watch);
+
+/* ---- ceph_notices.c ---- */
+
+/* What a notice says; STRANGE: none of ours. */
+enum tosc__ceph_news {
+    TOSC__CEPH_STRANGE,
+    TOSC__CEPH_COMMIT,
+    TOSC__CEPH_LOCK_FREE,
+    TOSC__CEPH_GREETING
+};
+
+enum tosc__ceph_news tosc__ceph_notice_decode(const void *data, size_t size,
+                                              uint8_t sender[8], tosc_position *ret);
+/* They send a notice, or have one sent when others have come back. */
+void tosc__ceph_tell_commit(struct tosc__ceph *be, const tosc_position *at);
+void tosc__ceph_tell_lock_free(struct tosc__ceph *be);
+/* `greeter` is told when it is over; takes the caller's reference to it. */
+void tosc__ceph_greet(struct tosc__ceph *be, struct tosc__ceph_watch *greeter);
+/* There is, or may be, somebody else who watches. Any thread. */
+void tosc__ceph_not_alone(struct tosc__ceph *be);
+/* Whether it is known that nobody else watches. */
+bool tosc__ceph_is_alone(struct tosc__ceph *be);
 /* NULL is accepted. */
 void tosc__ceph_notices_unref(struct tosc__ceph_notices *notices);
 

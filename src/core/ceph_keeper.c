@@ -5,7 +5,8 @@
  * While the exclusive lock is held it renews the lease. And it sends notices in a stream
  * of commits: where one follows the other without a pause, a notice for each would cost
  * as much as a tenth of the commits themselves, so one is sent every STREAM_NS. A commit
- * after a pause is always told of at once, by who made it.
+ * after a pause is always told of at once, by who made it; what is decided about that is
+ * here too.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -25,6 +26,8 @@
 #define BREATH_NS (TOSC__MS / 8)
 /* which is one from this many on. */
 #define STREAM_COMMITS 4
+/* Takes no noticeable time to send. */
+#define SMALL ((size_t)16 << 10)
 /* Nobody else has been faster for so long. */
 #define CALM_NS (100 * TOSC__MS)
 
@@ -68,7 +71,7 @@ do_due(struct tosc__ceph *be, int64_t now)
     }
     pthread_mutex_unlock(&be->mutex);
     if (notify) {
-        tosc__ceph_notify(be, &at);
+        tosc__ceph_tell_commit(be, &at);
     }
     if (renew) {
         renew_lease(be, token);
@@ -141,44 +144,68 @@ tosc__ceph_end_renewing(struct tosc__ceph *be)
     pthread_mutex_unlock(&be->mutex);
 }
 
-bool
-tosc__ceph_begin_commit(struct tosc__ceph *be)
+/*
+ * A notice ahead of a large commit would come too early; where others commit too, many
+ * are refused, and a notice would be of nothing.
+ */
+enum tosc__ceph_telling
+tosc__ceph_begin_commit(struct tosc__ceph *be, size_t size)
 {
+    enum tosc__ceph_telling telling = TOSC__CEPH_TELL_AFTER;
+    bool alone = tosc__ceph_is_alone(be);
     int64_t now = tosc__now();
-    bool early;
 
     pthread_mutex_lock(&be->mutex);
     be->stream = now - be->committed_at < BREATH_NS ? be->stream + 1 : 0;
-    early = be->stream < STREAM_COMMITS && be->notice_at == 0
-            && now - be->overtaken_at > CALM_NS;
-    be->noticed_at = early ? now : be->noticed_at;
-    pthread_mutex_unlock(&be->mutex);
-    return early;
-}
-
-bool
-tosc__ceph_defer_notice(struct tosc__ceph *be, const tosc_position *at, bool noticed)
-{
-    int64_t now = tosc__now();
-    bool deferred = false;
-
-    pthread_mutex_lock(&be->mutex);
-    be->committed_at = now;
-    if (noticed) {
-        deferred = false;
-    } else if (be->notice_at != 0) {
-        be->notice = *at;
-        deferred = true;
-    } else if (be->stream >= STREAM_COMMITS && now < be->noticed_at + STREAM_NS) {
-        be->notice = *at;
-        be->notice_at = be->noticed_at + STREAM_NS;
-        deferred = call_keeper(be);
-        be->notice_at = deferred ? be->notice_at : 0;
-    } else {
+    if (alone) {
+        telling = TOSC__CEPH_TELL_NOBODY;
+    } else if (be->stream < STREAM_COMMITS && be->notice_at == 0 && size <= SMALL
+               && now - be->overtaken_at > CALM_NS) {
+        telling = TOSC__CEPH_TELL_BEFORE;
         be->noticed_at = now;
     }
     pthread_mutex_unlock(&be->mutex);
-    return deferred;
+    return telling;
+}
+
+/* Whether the keeper will tell of the commit that led to `at`. With the mutex. */
+static bool
+leave_to_keeper(struct tosc__ceph *be, const tosc_position *at, int64_t now)
+{
+    if (be->notice_at == 0
+        && (be->stream < STREAM_COMMITS || now >= be->noticed_at + STREAM_NS)) {
+        return false;
+    }
+    be->notice = *at;
+    if (be->notice_at == 0) {
+        be->notice_at = be->noticed_at + STREAM_NS;
+        if (!call_keeper(be)) {
+            be->notice_at = 0;
+        }
+    }
+    return be->notice_at != 0;
+}
+
+void
+tosc__ceph_end_commit(struct tosc__ceph *be, const tosc_position *at,
+                      enum tosc__ceph_telling telling)
+{
+    /* Somebody may have come while the commit was under way. */
+    bool tell = telling == TOSC__CEPH_TELL_AFTER
+                || (telling == TOSC__CEPH_TELL_NOBODY && !tosc__ceph_is_alone(be));
+    int64_t now = tosc__now();
+
+    pthread_mutex_lock(&be->mutex);
+    be->committed_at = now;
+    if (tell && leave_to_keeper(be, at, now)) {
+        tell = false;
+    } else if (tell) {
+        be->noticed_at = now;
+    }
+    pthread_mutex_unlock(&be->mutex);
+    if (tell) {
+        tosc__ceph_tell_commit(be, at);
+    }
 }
 
 void
@@ -197,7 +224,7 @@ tosc__ceph_end_keeper(struct tosc__ceph *be)
         pthread_join(be->keeper, NULL);
     }
     if (due) {
-        tosc__ceph_notify(be, &be->notice);
+        tosc__ceph_tell_commit(be, &be->notice);
     }
 }
 

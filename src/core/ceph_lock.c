@@ -91,7 +91,7 @@ tidy(struct tosc__ceph *be, const struct tosc__ceph_state *state)
 
     if (tosc__ceph_apply(be, NULL, &change, "freeing the lock of", false, &limit, &status)
         == TOSC__CEPH_APPLIED) {
-        tosc__ceph_notify(be, NULL);
+        tosc__ceph_tell_lock_free(be);
     }
 }
 
@@ -198,7 +198,7 @@ drop(struct tosc__ceph *be, const uint8_t *token)
     if (tosc__ceph_link(be, &now, &link) == 0) {
         tosc__ceph_change_send(link, be->object, &change);
         tosc__ceph_link_unref(link);
-        tosc__ceph_notify(be, NULL);
+        tosc__ceph_tell_lock_free(be);
     }
 }
 

@@ -36,6 +36,10 @@
 #define TAIL_GUESS ((size_t)64 << 10)
 #define CHUNK ((size_t)8 << 20)
 #define RECONNECTS 3
+/* Pauses between looks for a commit that was told of: together, longer than a commit takes
+ * of which no second notice is sent. */
+#define DOUBT_MIN_NS TOSC__MS
+#define DOUBT_MAX_NS (16 * TOSC__MS)
 /* Of an object: from here on compactions are asked for, as the cluster's limit (128 MiB
  * unless changed) comes near. */
 #define PRESSING ((uint64_t)96 << 20)
@@ -81,6 +85,31 @@ is_before(const struct tosc__guard *a, const struct tosc__guard *b)
 }
 
 /*
+ * What a look that found `guard` says about the news. They come ahead of the commit that
+ * they tell of. A look begun thereafter that does not find it was too early, or the commit
+ * was refused: a few more looks find out. With the mutex.
+ */
+static void
+weigh_news(struct tosc__ceph *be, const struct tosc__guard *guard,
+           const struct tosc__ceph_mark *mark)
+{
+    int64_t now = tosc__now();
+
+    if (be->news.version <= guard->version
+        && memcmp(be->news.store_id, guard->store_id, 16) == 0) {
+        be->has_news = false;
+        be->doubt_at = 0;
+    } else if (be->has_news && be->news_count == mark->news) {
+        be->has_news = false;
+        be->doubt_ns = DOUBT_MIN_NS;
+        be->doubt_at = now + be->doubt_ns;
+    } else if (be->doubt_at != 0 && now >= be->doubt_at) {
+        be->doubt_ns *= 2;
+        be->doubt_at = be->doubt_ns <= DOUBT_MAX_NS ? now + be->doubt_ns : 0;
+    }
+}
+
+/*
  * A look that was overtaken by another one is forgotten, so that what is remembered does
  * not go back. A store that really went back (an old copy was put there) is looked at
  * again by everybody who wants to know; it costs them an operation.
@@ -112,12 +141,7 @@ tosc__ceph_learn(struct tosc__ceph *be, const struct tosc__ceph_state *state,
         be->state_events = mark->events;
         be->size_hint = guard->tail;
     }
-    if (be->has_news
-        && (be->news_count == mark->news
-            || (be->news.version <= guard->version
-                && memcmp(be->news.store_id, guard->store_id, 16) == 0))) {
-        be->has_news = false;
-    }
+    weigh_news(be, guard, mark);
     pthread_mutex_unlock(&be->mutex);
 }
 

@@ -132,13 +132,13 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
         change->create = !from->exists;
         change->expect = from->guarded ? &from->guard : NULL;
     }
+    if (notify) {
+        tosc_position at = tosc__guard_position(change->guard);
+
+        tosc__ceph_tell_commit(be, &at);
+    }
     status = tosc__ceph_change_start(link, be->object, change, &op);
     if (status == 0) {
-        if (notify) {
-            tosc_position at = tosc__guard_position(change->guard);
-
-            tosc__ceph_notify(be, &at);
-        }
         status = wait_for(op, limit, &error);
         tosc__ceph_op_abandon(op);
         outcome = TOSC__CEPH_LOST;

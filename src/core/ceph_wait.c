@@ -77,13 +77,14 @@ tosc__ceph_heard(struct tosc__ceph *be, const tosc_position *news)
         be->has_news = true;
         be->news = *news;
         be->news_count++;
+        be->doubt_at = 0;
     }
     wake_all(be);
     pthread_mutex_unlock(&be->mutex);
 }
 
 void
-tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at, bool noticed)
+tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at)
 {
     pthread_mutex_lock(&be->mutex);
     be->own_version = at->version;
@@ -91,9 +92,6 @@ tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at, bool noticed
         wake_all(be);
     }
     pthread_mutex_unlock(&be->mutex);
-    if (!tosc__ceph_defer_notice(be, at, noticed) && !noticed) {
-        tosc__ceph_notify(be, at);
-    }
 }
 
 /* ---- waiters ---- */
@@ -230,13 +228,17 @@ consider(struct tosc__ceph *be, const struct wait *wait, int64_t now, int64_t *r
             be->quiet_until = own ? now + QUIET_NS : be->quiet_until;
             answer = ANSWER_CHANGED;
         }
-    } else if (tosc__ceph_topic_has_left(be->topic, wait->known)) {
+    } else if (tosc__ceph_topic_has_left(be->topic, wait->known)
+               || (be->doubt_at != 0 && now >= be->doubt_at)) {
         answer = ANSWER_LOOK;
     } else if (be->knows && be->state_events == be->events
                && tosc__same_position(&at, wait->known)) {
         answer = ANSWER_SLEEP;
     } else if (wait->looked && wait->events == be->events) {
         answer = ANSWER_SLEEP;
+    }
+    if (be->doubt_at != 0 && be->doubt_at < *ret_until) {
+        *ret_until = be->doubt_at;
     }
     pthread_mutex_unlock(&be->mutex);
     return answer;

@@ -1,18 +1,13 @@
 /*
- * Notices: RADOS's watch and notify.
+ * Watching an object: RADOS's watch.
  *
  * A backend that somebody waits on watches its object; librados keeps the watch up over
- * restarts of OSDs, and tells us when it could not. Whoever commits sends a notice with
- * the position that the commit led to. Nobody waits for a notice to be acknowledged: a
- * frozen watcher would hold him up. Notices are hints: they may be lost, come twice, or
- * come from anybody who may write to the pool, and make others look, nothing more.
+ * restarts of OSDs, and tells us when it could not. What comes is a notice
+ * (ceph_notices.c).
  *
  * The callbacks run in librados's threads. They take the watch's mutex and then, shortly,
  * the backend's, and write to eventfds. A watch that is given up is cut off from its
  * backend first; it is freed when librados has said that no callback can come any more.
- *
- * So many notices may be under way; further ones are put together, and one is sent when
- * one of these has come back. That only happens when a watcher has died a moment ago.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,16 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/bytes.h"
 #include "core/ceph_backend.h"
 #include "core/error.h"
 #include "core/sys.h"
-
-#define NOTICES_MAX 128
-#define NOTICE_TIMEOUT_MS 1000
-#define NOTICE_SIZE 48
-
-static const unsigned char notice_magic[8] = {'T', 'O', 'S', 'C', 'n', 'o', 't', '1'};
 
 /* Shared by the backend, its callbacks and who waits for it to begin. */
 struct tosc__ceph_watch {
@@ -71,39 +59,36 @@ watch_unref(struct tosc__ceph_watch *watch)
 
 /* ---- notices coming in; in librados's threads ---- */
 
-static bool
-decode(const void *data, size_t size, uint8_t sender[8], tosc_position *ret)
-{
-    const unsigned char *from = data;
-
-    if (size != NOTICE_SIZE || memcmp(from, notice_magic, 8) != 0) {
-        return false;
-    }
-    memcpy(sender, from + 8, 8);
-    *ret = (tosc_position){.version = (int64_t)tosc__get64(from + 16)};
-    memcpy(ret->store_id, from + 24, 16);
-    ret->cookie[0] = tosc__get64(from + 40);
-    ret->stored = ret->version > 0;
-    return ret->version >= 0;
-}
-
 /* With the watch's mutex. */
 static void
 take_notice(struct tosc__ceph *be, const void *data, size_t size)
 {
     uint8_t sender[8];
     tosc_position at;
-    bool own;
+    enum tosc__ceph_news news = tosc__ceph_notice_decode(data, size, sender, &at);
+    bool own = false;
 
-    if (!decode(data, size, sender, &at)) {
-        tosc__ceph_disturb(be);
+    if (news != TOSC__CEPH_STRANGE) {
+        pthread_mutex_lock(&be->mutex);
+        own = memcmp(sender, be->sender, sizeof(sender)) == 0;
+        pthread_mutex_unlock(&be->mutex);
+    }
+    if (own) {
         return;
     }
-    pthread_mutex_lock(&be->mutex);
-    own = memcmp(sender, be->sender, sizeof(sender)) == 0;
-    pthread_mutex_unlock(&be->mutex);
-    if (!own) {
-        tosc__ceph_heard(be, at.stored ? &at : NULL);
+    tosc__ceph_not_alone(be);
+    switch (news) {
+    case TOSC__CEPH_COMMIT:
+        tosc__ceph_heard(be, &at);
+        break;
+    case TOSC__CEPH_LOCK_FREE:
+        tosc__ceph_heard(be, NULL);
+        break;
+    case TOSC__CEPH_GREETING:
+        break;
+    case TOSC__CEPH_STRANGE:
+        tosc__ceph_disturb(be);
+        break;
     }
 }
 
@@ -133,6 +118,7 @@ lost(void *arg, uint64_t cookie, int error)
     __atomic_store_n(&watch->broken, 1, __ATOMIC_RELEASE);
     pthread_mutex_lock(&watch->mutex);
     if (watch->be != NULL) {
+        tosc__ceph_not_alone(watch->be);
         tosc__ceph_disturb(watch->be);
     }
     pthread_mutex_unlock(&watch->mutex);
@@ -281,7 +267,32 @@ await_answer(struct tosc__ceph_watch *watch, tosc_event *answered,
     return status;
 }
 
-/* The new watch is the backend's, unless another thread was faster. */
+/* All that watch know of us; what they did before that, they have told nobody of. */
+void
+tosc__ceph_watch_greeted(struct tosc__ceph_watch *watch)
+{
+    if (watch == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&watch->mutex);
+    if (watch->be != NULL) {
+        tosc__ceph_disturb(watch->be);
+    }
+    pthread_mutex_unlock(&watch->mutex);
+    watch_unref(watch);
+}
+
+uint64_t
+tosc__ceph_watch_cookie(const struct tosc__ceph *be)
+{
+    const struct tosc__ceph_watch *watch = be->watch;
+
+    return watch != NULL && __atomic_load_n(&watch->broken, __ATOMIC_ACQUIRE) == 0
+                   && watch->link == be->link
+               ? watch->cookie
+               : 0;
+}
+
 static void
 install(struct tosc__ceph *be, struct tosc__ceph_watch *watch)
 {
@@ -290,10 +301,13 @@ install(struct tosc__ceph *be, struct tosc__ceph_watch *watch)
     pthread_mutex_lock(&be->mutex);
     old = be->watch;
     be->watch = watch;
+    __atomic_add_fetch(&watch->refs, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&be->mutex);
     tosc__ceph_watch_drop(old);
     /* What happened before it began, it does not tell. */
     tosc__ceph_disturb(be);
+    tosc__ceph_not_alone(be);
+    tosc__ceph_greet(be, watch);
 }
 
 static int
@@ -367,6 +381,7 @@ tosc__ceph_watch_is_good(struct tosc__ceph *be)
     }
     pthread_mutex_unlock(&be->mutex);
     if (!good) {
+        tosc__ceph_not_alone(be);
         tosc__ceph_watch_drop(watch);
         return false;
     }
@@ -376,166 +391,6 @@ tosc__ceph_watch_is_good(struct tosc__ceph *be)
     }
     watch_unref(watch);
     return good || tosc__ceph_watch_is_good(be);
-}
-
-/* ---- notices going out ---- */
-
-/* Those of one backend; outlives it while some are under way. */
-struct tosc__ceph_notices {
-    int refs;              /* atomic */
-    pthread_mutex_t mutex; /* guards all below */
-    int under_way;
-    bool due; /* one more, as soon as one has come back */
-    unsigned char text[NOTICE_SIZE];
-};
-
-struct notice {
-    struct tosc__ceph_notices *notices;
-    struct tosc__ceph_link *link;
-    char object[];
-};
-
-static void send_notice(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
-                        const char *object);
-
-void
-tosc__ceph_notices_unref(struct tosc__ceph_notices *notices)
-{
-    if (notices != NULL && __atomic_sub_fetch(&notices->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-        pthread_mutex_destroy(&notices->mutex);
-        free(notices);
-    }
-}
-
-static void
-notice_free(struct notice *notice)
-{
-    tosc__ceph_notices_unref(notice->notices);
-    tosc__ceph_link_unref(notice->link);
-    free(notice);
-    tosc__ceph_busy(-1);
-}
-
-static void
-returned(rados_completion_t completion, void *arg)
-{
-    struct notice *notice = arg;
-    bool more;
-
-    rados_aio_release(completion);
-    pthread_mutex_lock(&notice->notices->mutex);
-    notice->notices->under_way--;
-    more = notice->notices->due;
-    notice->notices->due = false;
-    pthread_mutex_unlock(&notice->notices->mutex);
-    if (more) {
-        send_notice(notice->notices, notice->link, notice->object);
-    }
-    notice_free(notice);
-}
-
-static struct notice *
-notice_new(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
-           const char *object)
-{
-    size_t room = strlen(object) + 1;
-    struct notice *notice = tosc__sys.malloc(sizeof(*notice) + room);
-
-    if (notice != NULL) {
-        __atomic_add_fetch(&notices->refs, 1, __ATOMIC_RELAXED);
-        notice->notices = notices;
-        notice->link = tosc__ceph_link_ref(link);
-        memcpy(notice->object, object, room);
-        tosc__ceph_busy(1);
-    }
-    return notice;
-}
-
-/*
- * What cannot be sent is not: the pause between two looks of those who wait is limited.
- */
-static void
-send_notice(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
-            const char *object)
-{
-    unsigned char text[NOTICE_SIZE];
-    rados_completion_t completion;
-    struct notice *notice;
-    bool full;
-
-    pthread_mutex_lock(&notices->mutex);
-    full = notices->under_way >= NOTICES_MAX;
-    notices->due = full;
-    notices->under_way += !full;
-    memcpy(text, notices->text, sizeof(text));
-    pthread_mutex_unlock(&notices->mutex);
-    if (full) {
-        return;
-    }
-    notice = notice_new(notices, link, object);
-    if (notice != NULL
-        && rados_aio_create_completion2(notice, returned, &completion) == 0) {
-        if (rados_aio_notify(tosc__ceph_link_io(link), object, completion, (char *)text,
-                             sizeof(text), NOTICE_TIMEOUT_MS, NULL, NULL)
-            == 0) {
-            return;
-        }
-        rados_aio_release(completion);
-    }
-    pthread_mutex_lock(&notices->mutex);
-    notices->under_way--;
-    pthread_mutex_unlock(&notices->mutex);
-    if (notice != NULL) {
-        notice_free(notice);
-    }
-}
-
-static void
-encode(const uint8_t sender[8], const tosc_position *at, unsigned char to[NOTICE_SIZE])
-{
-    memset(to, 0, NOTICE_SIZE);
-    memcpy(to, notice_magic, 8);
-    memcpy(to + 8, sender, 8);
-    if (at != NULL) {
-        tosc__put64(to + 16, (uint64_t)at->version);
-        memcpy(to + 24, at->store_id, 16);
-        tosc__put64(to + 40, at->cookie[0]);
-    }
-}
-
-/* With the backend's mutex. */
-static struct tosc__ceph_notices *
-notices_of(struct tosc__ceph *be)
-{
-    if (be->notices == NULL) {
-        be->notices = tosc__sys.malloc(sizeof(*be->notices));
-        if (be->notices != NULL) {
-            *be->notices = (struct tosc__ceph_notices){.refs = 1};
-            pthread_mutex_init(&be->notices->mutex, NULL);
-        }
-    }
-    return be->notices;
-}
-
-void
-tosc__ceph_notify(struct tosc__ceph *be, const tosc_position *at)
-{
-    struct tosc__ceph_notices *notices;
-    struct tosc__ceph_link *link;
-
-    pthread_mutex_lock(&be->mutex);
-    link = tosc__ceph_link_ref(be->link);
-    notices = link != NULL ? notices_of(be) : NULL;
-    if (notices != NULL) {
-        pthread_mutex_lock(&notices->mutex);
-        encode(be->sender, at, notices->text);
-        pthread_mutex_unlock(&notices->mutex);
-    }
-    pthread_mutex_unlock(&be->mutex);
-    if (notices != NULL) {
-        send_notice(notices, link, be->object);
-    }
-    tosc__ceph_link_unref(link);
 }
 
 #endif

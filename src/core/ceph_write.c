@@ -108,27 +108,31 @@ limit_of_commit(const struct tosc__ceph_limit *limit)
 
 /*
  * Sends the change, and waits for it. Where nobody else seems to commit, the notice of it
- * is sent right behind it: the OSD does one after the other, so that who is woken finds
- * the commit, and finds it earlier. If that took long, anything may have come between the
- * two.
+ * is sent just ahead of it. Who is woken by that asks for the object while the OSD still
+ * writes; the OSD answers him when it has written. So he sees the commit about when we
+ * know that it is done. If that took long, he may have asked too early.
  */
 static enum tosc__ceph_outcome
 send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
      struct tosc__ceph_change *change, const struct tosc__ceph_limit *limit,
-     bool *ret_noticed, int *ret_status)
+     enum tosc__ceph_telling *ret_telling, int *ret_status)
 {
     struct tosc__ceph_limit part = limit_of_commit(limit);
-    bool early = tosc__ceph_begin_commit(be);
+    enum tosc__ceph_telling telling = tosc__ceph_begin_commit(be, change->size);
     int64_t began = tosc__now();
     enum tosc__ceph_outcome outcome =
-        tosc__ceph_apply(be, from, change, "writing", early, &part, ret_status);
+        tosc__ceph_apply(be, from, change, "writing", telling == TOSC__CEPH_TELL_BEFORE,
+                         &part, ret_status);
 
-    *ret_noticed = early && tosc__now() - began < SWIFT_NS;
+    if (telling == TOSC__CEPH_TELL_BEFORE && tosc__now() - began >= SWIFT_NS) {
+        telling = TOSC__CEPH_TELL_AFTER;
+    }
     if (outcome != TOSC__CEPH_APPLIED) {
         pthread_mutex_lock(&be->mutex);
         be->overtaken_at = tosc__now();
         pthread_mutex_unlock(&be->mutex);
     }
+    *ret_telling = telling;
     return outcome;
 }
 
@@ -142,11 +146,11 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     const uint8_t *id = change->guard->commit_id;
     tosc_position at = tosc__guard_position(change->guard);
     uint8_t room[TOSC__HOLDER_SIZE];
-    bool noticed;
+    enum tosc__ceph_telling telling;
     int status;
 
     change->holder = tosc__ceph_token(be, holder, room);
-    switch (send(be, from, change, limit, &noticed, &status)) {
+    switch (send(be, from, change, limit, &telling, &status)) {
     case TOSC__CEPH_APPLIED:
         break;
     case TOSC__CEPH_OVERTAKEN:
@@ -171,7 +175,8 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     after.guarded = true;
     after.guard = *change->guard;
     tosc__ceph_learn(be, &after, NULL, &mark);
-    tosc__ceph_announce(be, &at, noticed);
+    tosc__ceph_announce(be, &at);
+    tosc__ceph_end_commit(be, &at, telling);
     return STEP_DONE;
 }
 

@@ -1,5 +1,6 @@
 """Being told of changes on Ceph, whatever happens to the watch; time limits; interrupts."""
 # SPDX-License-Identifier: Apache-2.0
+import ctypes
 import errno
 import signal
 import time
@@ -15,6 +16,8 @@ from test_transactional import HOLDER
 
 # So long that within a test only notices can bring news.
 RARELY = 600
+# In the header of a store.
+STORE_ID = slice(16, 32)
 
 
 def two(cluster, name, **options):
@@ -38,6 +41,121 @@ def test_news_come_by_notice(cluster, name):
         wait_until(lambda n=n: theirs['n'] == n, what='the change')
         delays.append(time.monotonic() - begin)
     assert sorted(delays)[10] < 0.05, delays
+
+
+COUNTING = '''
+    manager = tosc.Manager(open_store('ceph:' + sys.argv[1], poll_interval=600))
+    data = manager.read()
+    print('ready')
+    for line in sys.stdin:
+        while data['n'] != int(line):
+            time.sleep(0.001)
+        print('seen')
+'''
+
+
+def test_who_comes_while_others_commit_is_told_of_all(cluster, name, children):
+    """Who is alone sends no notices, up to the moment when somebody comes."""
+    writer = children('''
+        manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+        manager.write({'n': 0})
+        data = manager.read()
+        print('ready')
+        for line in sys.stdin:
+            pause, count = line.split()
+            for _ in range(int(count)):
+                data['n'] += 1
+                time.sleep(float(pause))
+            print(data['n'])
+    ''', name, timeout=60)
+    assert writer.line() == 'ready'
+    connected = cluster.backend(name)
+    for turn in range(20):
+        writer.send('0.0002 200' if turn % 2 else '0 250')
+        time.sleep(0.015 * (turn % 7))
+        with tosc.Manager(cluster.backend(name, poll_interval=RARELY)) as newcomer:
+            seen = newcomer.read()
+            last = int(writer.line())
+            wait_until(lambda seen=seen, last=last: seen['n'] == last, timeout=3,
+                       what='the last change')
+    assert connected.read()[1]
+
+
+@pytest.mark.seconds(60)
+def test_a_process_that_was_frozen_hears_and_tells(cluster, name, children):
+    """A frozen one neither hears of changes nor of others who watch."""
+    manager = tosc.Manager(cluster.backend(name, poll_interval=RARELY))
+    manager.write({'n': 0})
+    data = manager.read()
+    reader = children(COUNTING, name)
+    assert reader.line() == 'ready'
+    reader.signal(signal.SIGSTOP)
+    for n in range(1, 30):
+        data['n'] = n
+        time.sleep(0.05)
+    reader.signal(signal.SIGCONT)
+    reader.send('29')
+    assert reader.line(5) == 'seen'
+    reader.kill()
+    writer = children('''
+        manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+        data = manager.read()
+        print('ready')
+        for line in sys.stdin:
+            data['n'] = int(line)
+            print('written')
+    ''', name)
+    assert writer.line() == 'ready'
+    manager.close()
+    time.sleep(0.2)
+    for n in (100, 101, 102):
+        writer.send(str(n))
+        assert writer.line() == 'written'
+    writer.signal(signal.SIGSTOP)
+    late = children(COUNTING, name)
+    assert late.line(10) == 'ready'
+    time.sleep(1.5)
+    writer.send('103')
+    writer.signal(signal.SIGCONT)
+    assert writer.line() == 'written'
+    late.send('103')
+    assert late.line(5) == 'seen'
+
+
+def forged_notices(cluster, name, texts):
+    """Sends notices as anybody can who may read the pool."""
+    rados = ctypes.CDLL('librados.so.2')
+    connection, pool = ctypes.c_void_p(), ctypes.c_void_p()
+    assert rados.rados_create(ctypes.byref(connection), b'tosc') == 0
+    for option in ('mon_host', 'keyring'):
+        value = cluster.environment['TOSC_CEPH_' + option.upper()]
+        assert rados.rados_conf_set(connection, option.encode(), value.encode()) == 0
+    assert rados.rados_connect(connection) == 0
+    assert rados.rados_ioctx_create(connection, cluster.pool.encode(),
+                                    ctypes.byref(pool)) == 0
+    for text in texts:
+        assert rados.rados_notify2(pool, name.encode(), text, len(text),
+                                   ctypes.c_uint64(1000), None, None) == 0
+    rados.rados_ioctx_destroy(pool)
+    rados.rados_shutdown(connection)
+
+
+def test_notices_that_are_not_true_do_no_harm(cluster, name, tmp_path):
+    one, other = two(cluster, name, poll_interval=RARELY)
+    one.write({'n': 0})
+    theirs = other.read()
+    copy = tmp_path / 'copy'
+    cluster.rados('-p', cluster.pool, 'get', name, str(copy))
+    store_id = copy.read_bytes()[STORE_ID]
+    head = b'TOSCnot1' + b'somebody'
+    forged_notices(cluster, name, [
+        b'', b'hello', b'TOSCnot1', head + bytes(31), head + bytes(33), b'x' * 5000,
+        *(head + version.to_bytes(8, 'little', signed=True) + whose + bytes(8)
+          for version in (-2**63, -2, -1, 0, 1, 2, 3, 1000, 2**63 - 1)
+          for whose in (store_id, bytes(16)))])
+    for n in range(1, 6):
+        one.read()['n'] = n
+        wait_until(lambda n=n: theirs['n'] == n, timeout=2, what='the change')
 
 
 def test_the_first_write_is_noticed(cluster, name):
