@@ -127,14 +127,16 @@ int tosc_host_interrupt(void);
  * A C function that scripts call. Called in a scope; `arguments` are borrowed. 0 with
  * *ret owned by the library from then on (left NULL: None), as it is on failure; or a
  * negative code: the script gets the exception that belongs to it, with
- * tosc_error_message(); see tosc_fail().
+ * tosc_error_message(), or with the code's name if the function has left no message; see
+ * tosc_fail().
  */
 typedef int (*tosc_function)(const tosc_arguments *arguments, tosc_value **ret,
                              void *arg);
 
 /*
  * Makes `function` callable as `module.name` (`import module`). The module is made by the
- * first registration; TOSC_EINVAL if there is a real one of that name. `doc` may be NULL.
+ * first registration; TOSC_EINVAL if there is a real one of that name, or if a name is
+ * no identifier of Python's or a keyword. `doc` may be NULL.
  * `arg` must live until tosc_host_stop(). A second one of the same name replaces the
  * first.
  */

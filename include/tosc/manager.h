@@ -24,7 +24,7 @@ typedef struct tosc_manager_options {
     size_t key_size;
     const char *const
         *allowed_classes; /* "module.name", …, NULL: the only classes that may be
-                                           loaded; NULL: all */
+                             loaded; NULL: all. Another form is TOSC_EINVAL */
 } tosc_manager_options;
 
 /*
@@ -41,8 +41,12 @@ int tosc_manager_open(const char *uri, const tosc_manager_options *options,
 /* One more owner of the handle, which is returned. NULL: it is not valid. */
 tosc_manager *tosc_manager_ref(tosc_manager *manager);
 /*
- * The last reference, of C and Python, ends it; does not wait for the watcher. NULL is
- * accepted; returns NULL. Allowed after tosc_host_stop().
+ * Gives back a reference; the last one ends it, without waiting for its watcher. Values of its
+ * store that C holds, calls that are going on and open transactions are references too, and the
+ * last one of all ends it at once. What scripts hold, the Manager or objects of its store, keeps
+ * it until Python's next garbage collection after they let it go, as does an iterator over such
+ * an object. tosc_manager_close() ends it whoever holds it. NULL is accepted; returns NULL.
+ * Allowed after tosc_host_stop().
  */
 tosc_manager *tosc_manager_unref(tosc_manager *manager);
 /*
@@ -122,8 +126,10 @@ typedef int (*tosc_transact_fn)(tosc_manager *manager, tosc_value *root, void *a
 /*
  * Runs `fn` in a transaction until it commits: after a conflict again, with pauses, and after a
  * few conflicts under the store's exclusive lock. `options` may be NULL. TOSC_ERETRY,
- * TOSC_ETIMEDOUT; all other errors end it at once, with nothing changed (but TOSC_EUNKNOWN).
- * Inside a transaction of the same Manager and thread it runs once, as a savepoint.
+ * TOSC_ETIMEDOUT; all other errors end it at once, with nothing changed (but TOSC_EUNKNOWN). A code
+ * that `fn` returns without a message of its own is told by its name.
+ * Inside a transaction of the same Manager and thread it runs once, as a savepoint. Under the
+ * lock `fn` cannot change the same store through another Manager, in whatever way: TOSC_EINVAL.
  */
 int tosc_transact(tosc_manager *manager, tosc_transact_fn fn, void *arg,
                   const tosc_transact_options *options);

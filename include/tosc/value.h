@@ -174,11 +174,16 @@ int tosc_value_new_dict(tosc_value **ret);
 int tosc_value_new_set(tosc_value **ret);
 /* The items stay the caller's. */
 int tosc_value_new_tuple(tosc_value *const *items, size_t count, tosc_value **ret);
-/* A plain value from JSON text. TOSC_EINVAL: it is none, or not UTF-8. */
+/*
+ * A plain value from JSON text. TOSC_EINVAL: it is none or not UTF-8; a number in it is NaN,
+ * Infinity or larger than a double; an int has more digits, or it is nested more deeply, than
+ * Python reads (4300, and about 1000 levels). The message tells which and where.
+ */
 int tosc_value_new_json(const char *text, size_t size, tosc_value **ret);
 /*
  * The JSON text (UTF-8) of a value, as it is now; owned (free()). Tuples become lists. TOSC_ETYPE:
- * bytes, sets, objects, numbers that are not finite; the message tells where.
+ * bytes, sets, objects, numbers that are not finite; the message tells where. TOSC_ERANGE: an int
+ * of more than 4300 digits (see tosc_get_bigint), or nested too deeply.
  */
 int tosc_get_json(tosc_value *value, tosc_at at, char **ret, size_t *ret_size);
 

@@ -193,10 +193,12 @@ read_numbers(const tosc_uri *uri, tosc_ceph_options *options)
 
 /* A key would stand in process lists and logs. */
 static int
-refuse_key(const tosc_uri *uri)
+check(const tosc_uri *uri)
 {
-    if (tosc_uri_parameter(uri, "key") == NULL) {
-        return 0;
+    int status = tosc_uri_check(uri);
+
+    if (status == 0 || tosc_uri_parameter(uri, "key") == NULL) {
+        return status;
     }
     return tosc__fail(TOSC_EINVAL, "a URI must not contain a key: give the path of a "
                                    "keyring file (keyring=), or set CEPH_KEYRING");
@@ -213,14 +215,11 @@ tosc__ceph_open(const tosc_uri *uri, void *arg, tosc_backend **ret)
                                  .mon_host = tosc_uri_parameter(uri, "mon_host"),
                                  .name_space = tosc_uri_parameter(uri, "namespace")};
     char *pool;
-    int status = refuse_key(uri);
+    int status = read_numbers(uri, &options);
 
     (void)arg;
     if (status == 0) {
-        status = read_numbers(uri, &options);
-    }
-    if (status == 0) {
-        status = tosc_uri_check(uri);
+        status = check(uri);
     }
     if (status != 0) {
         return status;

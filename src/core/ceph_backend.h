@@ -118,6 +118,12 @@ struct tosc__ceph_limit tosc__ceph_limit(const struct tosc__ceph *be,
 /* A link that can be used, with a reference, made where needed. */
 int tosc__ceph_link(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
                     struct tosc__ceph_link **ret);
+/*
+ * After an operation that found nothing: whether there is a pool. If it is another one by
+ * the same name, `link` is not usable any more.
+ */
+int tosc__ceph_check_pool(struct tosc__ceph *be, struct tosc__ceph_link *link,
+                          const struct tosc__ceph_limit *limit);
 /* The cluster has shut `link` out. */
 void tosc__ceph_shut_out(struct tosc__ceph *be, struct tosc__ceph_link *link);
 
@@ -187,12 +193,20 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
                  struct tosc__ceph_change *change, const char *doing, bool notify,
                  const struct tosc__ceph_limit *limit, int *ret_status);
 /*
- * Finds out what became of a LOST commit that was to lead from `from` to the next
- * version: 0 it was stored; `cause`, the status of the loss, if it was not and never will
- * be; TOSC_ECONFLICT if another one was; TOSC_EUNKNOWN.
+ * Finds out what became of a commit that was to lead from `from` to the next version, and
+ * has not been answered, or so late that librados may have sent it more than once: then an
+ * OSD that knows the repetition no more compares the guard with what we had made of it.
+ * 0 it was stored; `cause`, the status of the loss, if it was not and never will be;
+ * TOSC_ECONFLICT if another one was; TOSC_EUNKNOWN. `under_way`: it may still be done.
  */
 int tosc__ceph_settle(struct tosc__ceph *be, const struct tosc__ceph_state *from,
-                      const uint8_t id[16], int cause, int64_t deadline);
+                      const uint8_t id[16], bool under_way, int cause, int64_t deadline);
+/*
+ * The same of one that was OVERTAKEN at once, which costs one look mostly. TOSC__CEPH_AGAIN:
+ * nobody has changed the store. TOSC_ECONFLICT also if it is not to be found.
+ */
+int tosc__ceph_refused(struct tosc__ceph *be, const struct tosc__ceph_state *from,
+                       const uint8_t id[16], const struct tosc__ceph_limit *limit);
 
 /* ---- ceph_lock.c ---- */
 

@@ -66,13 +66,17 @@ struct tosc__ceph_link {
     unsigned forks;
     struct connection *connection;
     rados_ioctx_t io;
+    int gone; /* atomic: the pool has been deleted */
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the list, counts */
 static struct connection *connections;
+static int ending; /* atomic: the process ends, nothing is connected any more */
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+static pthread_once_t first_connected = PTHREAD_ONCE_INIT;
 static unsigned forks;
-static int busy; /* atomic, futex: what is being made or closed behind the scenes */
+static int open_count; /* atomic: connections that are not shut down */
+static int busy;       /* atomic, futex: what is being made or closed behind the scenes */
 
 /* ---- fork, exit ---- */
 
@@ -95,6 +99,7 @@ renew(struct tosc__fork_node *node)
 {
     (void)node;
     connections = NULL;
+    open_count = 0;
     busy = 0;
     forks++;
     pthread_mutex_unlock(&mutex);
@@ -120,28 +125,6 @@ tosc__ceph_wait_idle(int64_t deadline)
     }
 }
 
-/*
- * librados must not be torn down by exit() while it works: if it does not come to rest,
- * the process ends here.
- */
-static void
-at_exit(int status, void *arg)
-{
-    (void)arg;
-    tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
-    if (__atomic_load_n(&busy, __ATOMIC_ACQUIRE) > 0) {
-        fflush(NULL);
-        _exit(status);
-    }
-}
-
-static void
-prepare(void)
-{
-    tosc__fork_add(&fork_node);
-    on_exit(at_exit, NULL);
-}
-
 /* ---- threads and waiting ---- */
 
 bool
@@ -165,12 +148,9 @@ tosc__ceph_spawn(void *(*job)(void *arg), void *arg)
 int
 tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit)
 {
-    int status = tosc__sleep_on(fd, limit->stop, limit->deadline);
+    int status = limit->patient ? tosc__sleep_through(fd, limit->stop, limit->deadline)
+                                : tosc__sleep_on(fd, limit->stop, limit->deadline);
 
-    if (status == TOSC_EINTR && limit->patient
-        && (limit->stop == NULL || !tosc_event_is_set(limit->stop))) {
-        status = 0;
-    }
     if (status == TOSC_EINTR) {
         return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
     }
@@ -307,7 +287,10 @@ connect_cluster(struct connection *c)
     int rc;
 
     c->stage = TOSC__CEPH_OPTION;
-    snprintf(name, sizeof(name), "client.%s", c->identity.client);
+    if (snprintf(name, sizeof(name), "client.%s", c->identity.client)
+        >= (int)sizeof(name)) {
+        return -ENAMETOOLONG;
+    }
     rc = rados_create2(&cluster, "ceph", name, 0);
     if (rc < 0) {
         return rc;
@@ -322,7 +305,15 @@ connect_cluster(struct connection *c)
         return rc;
     }
     c->cluster = cluster;
+    __atomic_add_fetch(&open_count, 1, __ATOMIC_RELAXED);
     return 0;
+}
+
+static void
+disconnect(struct connection *c)
+{
+    rados_shutdown(c->cluster);
+    __atomic_sub_fetch(&open_count, 1, __ATOMIC_RELEASE);
 }
 
 /* With the mutex. */
@@ -344,7 +335,7 @@ static void
 connection_free(struct connection *c)
 {
     if (c->cluster != NULL) {
-        rados_shutdown(c->cluster);
+        disconnect(c);
     }
     identity_clear(&c->identity);
     tosc_event_free(c->ready);
@@ -391,11 +382,79 @@ connection_unref(struct connection *c)
     }
 }
 
+/* ---- the end of the process ---- */
+
+static void *
+end_main(void *arg)
+{
+    disconnect(arg);
+    tosc__ceph_busy(-1);
+    return NULL;
+}
+
+/* Shuts down what is connected, for ever: who has it keeps a struct without use. */
+static void
+end_connections(void)
+{
+    pthread_mutex_lock(&mutex);
+    __atomic_store_n(&ending, 1, __ATOMIC_RELAXED);
+    while (connections != NULL) {
+        struct connection *c = connections;
+
+        delist(c);
+        c->refs++;
+        __atomic_store_n(&c->broken, 1, __ATOMIC_RELAXED);
+        if (c->cluster != NULL) {
+            tosc__ceph_busy(1);
+            if (!tosc__ceph_spawn(end_main, c)) {
+                tosc__ceph_busy(-1);
+            }
+        }
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
+/*
+ * exit() takes away, piece by piece, what librados's threads work with: OpenSSL's state,
+ * its own static objects. So none must be left. If one is, the process ends here.
+ */
+static void
+at_exit(int status, void *arg)
+{
+    (void)arg;
+    tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
+    if (__atomic_load_n(&busy, __ATOMIC_ACQUIRE) == 0) {
+        end_connections();
+        tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
+    }
+    if (__atomic_load_n(&busy, __ATOMIC_ACQUIRE) > 0
+        || __atomic_load_n(&open_count, __ATOMIC_ACQUIRE) > 0) {
+        fflush(NULL);
+        _exit(status);
+    }
+}
+
+static void
+register_exit(void)
+{
+    on_exit(at_exit, NULL);
+}
+
+static void
+prepare(void)
+{
+    tosc__fork_add(&fork_node);
+    register_exit();
+}
+
 static void *
 connect_main(void *arg)
 {
     struct connection *c = arg;
     int rc = connect_cluster(c);
+
+    /* What is registered last is called first; OpenSSL's end is registered meanwhile. */
+    pthread_once(&first_connected, register_exit);
 
     c->error = -rc;
     if (rc < 0) {
@@ -440,7 +499,8 @@ connection_get(const struct tosc__ceph_identity *identity)
     }
     if (c != NULL) {
         c->refs++;
-    } else if ((c = connection_new(identity)) != NULL) {
+    } else if (__atomic_load_n(&ending, __ATOMIC_RELAXED) == 0
+               && (c = connection_new(identity)) != NULL) {
         c->next = connections;
         connections = c;
         tosc__ceph_busy(1);
@@ -523,6 +583,8 @@ pool_main(void *arg)
         if (job->name_space != NULL) {
             rados_ioctx_set_namespace(job->io, job->name_space);
         }
+        /* A full pool is told of at once, by watches as well as by changes. */
+        rados_set_pool_full_try(job->io);
         rc = rados_ioctx_pool_requires_alignment2(job->io, &needed);
     }
     job->error = -rc;
@@ -622,7 +684,10 @@ connect_within(const struct tosc__ceph_identity *identity, const char *where,
         int status;
 
         if (c == NULL) {
-            return no_memory();
+            return __atomic_load_n(&ending, __ATOMIC_RELAXED) == 0
+                       ? no_memory()
+                       : tosc__fail_errno(ESHUTDOWN, where,
+                                          "the process is ending: no connection for");
         }
         status = wait_for(c->ready, limit);
         if (status == 0 && c->error == 0) {
@@ -679,6 +744,7 @@ tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
     job->checked = tosc__ceph_link_ref(link);
     status = run(job, check_main, where, &link->connection->identity, limit);
     if (status == 0 && job->error != 0) {
+        __atomic_store_n(&link->gone, 1, __ATOMIC_RELAXED);
         status = pool_failed(job, where);
     }
     job_unref(job);
@@ -712,7 +778,7 @@ tosc__ceph_link_unref(struct tosc__ceph_link *link)
 bool
 tosc__ceph_link_is_usable(const struct tosc__ceph_link *link)
 {
-    return link->forks == forks
+    return link->forks == forks && __atomic_load_n(&link->gone, __ATOMIC_RELAXED) == 0
            && __atomic_load_n(&link->connection->broken, __ATOMIC_RELAXED) == 0;
 }
 

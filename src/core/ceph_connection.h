@@ -44,11 +44,14 @@ struct tosc__ceph_link *tosc__ceph_link_ref(struct tosc__ceph_link *link);
 /* The last link of a connection has it shut down by another thread. Never blocks. */
 struct tosc__ceph_link *tosc__ceph_link_unref(struct tosc__ceph_link *link);
 
-/* False after a fork, or when the cluster has shut this connection out. */
+/* False after a fork, when the cluster has shut this connection out, or without a pool. */
 bool tosc__ceph_link_is_usable(const struct tosc__ceph_link *link);
 /* The cluster has shut the connection out: whoever wants one next gets a new one. */
 void tosc__ceph_link_break(struct tosc__ceph_link *link);
-/* Whether the pool is known to be gone; may block as tosc__ceph_link_open. */
+/*
+ * Whether the pool is known to be gone: then the link is not usable any more, though
+ * there may be another pool by the same name. May block as tosc__ceph_link_open.
+ */
 int tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
                                const char *where, const struct tosc__ceph_limit *limit);
 

@@ -109,14 +109,17 @@ tosc__ceph_connect_failed(const struct tosc__ceph_identity *who,
         return tosc__fail_errno(errno, who->keyring, "cannot read the keyring");
     }
     switch (error) {
+    case ENAMETOOLONG:
+        return tosc__fail_errno(error, where, "the name of the user is too long, for");
     case ETIMEDOUT:
         return tosc__ceph_unreachable(who, where);
     case EACCES:
     case EPERM:
         return not_let_in(who, error, where);
     case EIO:
+    case EISDIR:
         if (who->key == NULL && who->keyring != NULL) {
-            return tosc__fail_errno(EIO, who->keyring,
+            return tosc__fail_errno(error, who->keyring,
                                     "there is something else than a keyring in");
         }
         return cannot_connect(who, error, where);

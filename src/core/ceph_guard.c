@@ -16,6 +16,7 @@
 
 #include "core/bytes.h"
 #include "core/checksum.h"
+#include "core/record.h"
 
 static const unsigned char guard_magic[8] = {'T', 'O', 'S', 'C', 'o', 'b', 'j', '1'};
 
@@ -52,8 +53,11 @@ tosc__guard_decode(const unsigned char *from, size_t size, struct tosc__guard *r
     ret->tail = tosc__get64(from + 56);
     memcpy(ret->commit_id, from + 64, 16);
     ret->fence = tosc__get64(from + 80);
-    return ret->version >= 0 && ret->base_version <= ret->version
-           && ret->base_end <= ret->tail;
+    return ret->version >= 0 && ret->version < INT64_MAX && ret->base_version >= 0
+           && ret->base_version <= ret->version && ret->base_end <= ret->tail
+           && (ret->version == 0
+               || (ret->base_version > 0
+                   && ret->base_end >= TOSC__HEADER_SIZE + TOSC__RECORD_SIZE));
 }
 
 tosc_position
@@ -142,6 +146,6 @@ tosc__history_decode(const unsigned char *from, size_t size, struct tosc__histor
         return;
     }
     ret->newest = (int64_t)tosc__get64(from);
-    ret->count = (int)count;
+    ret->count = ret->newest >= (int64_t)count ? (int)count : 0;
     memcpy(ret->ids, from + 16, size - 16);
 }

@@ -211,6 +211,8 @@ tosc__ceph_read_result(struct tosc__ceph_op *op, struct tosc__ceph_found *ret)
             tosc__history_decode(bytes, size, &ret->history);
         } else if (strcmp(name, TOSC__HOLDER_NAME) == 0 && size == TOSC__HOLDER_SIZE) {
             memcpy(ret->holder, bytes, TOSC__HOLDER_SIZE);
+        } else if (strcmp(name, TOSC__HOLDER_NAME) == 0 && size > 0) {
+            ret->strange_holder = true;
         }
     }
 }
@@ -426,6 +428,7 @@ start(struct tosc__ceph_link *link, const char *object,
         if (op != NULL) {
             op->refs = 1;
             op_unref(op);
+            tosc__ceph_busy(-1);
         }
         return NULL;
     }

@@ -40,6 +40,7 @@ struct tosc__ceph_found {
     struct tosc__guard guard;
     struct tosc__history history;
     uint8_t holder[TOSC__HOLDER_SIZE]; /* of the exclusive lock; zero: nobody */
+    bool strange_holder;               /* the attribute is none that names one */
 };
 
 /*

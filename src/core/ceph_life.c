@@ -88,6 +88,21 @@ tosc__ceph_link(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
     return 0;
 }
 
+int
+tosc__ceph_check_pool(struct tosc__ceph *be, struct tosc__ceph_link *link,
+                      const struct tosc__ceph_limit *limit)
+{
+    int status = tosc__ceph_link_check_pool(link, be->pool, be->where, limit);
+
+    if (status != 0 && !tosc__ceph_link_is_usable(link)) {
+        status = tosc__ceph_link(be, limit, &link);
+        if (status == 0) {
+            tosc__ceph_link_unref(link);
+        }
+    }
+    return status;
+}
+
 void
 tosc__ceph_shut_out(struct tosc__ceph *be, struct tosc__ceph_link *link)
 {
@@ -127,6 +142,19 @@ init_cond(struct tosc__ceph *be)
     pthread_condattr_destroy(&attributes);
 }
 
+static void
+free_idle(struct tosc__ceph *be)
+{
+    while (be->idle != NULL) {
+        struct tosc__ceph_waiter *waiter = be->idle;
+
+        be->idle = waiter->next;
+        close(waiter->fd);
+        free(waiter);
+    }
+    be->idle_count = 0;
+}
+
 /* So that parent and child are told apart. */
 static void
 mix_in_process(struct tosc__ceph *be)
@@ -147,10 +175,12 @@ renew(struct tosc__fork_node *node)
     be->watch = NULL;
     be->events++;
     be->notices = NULL;
+    /* Their eventfds are the parent's too: who reads one takes the other's wake-up. */
     while (be->waiting != NULL) {
         close(be->waiting->fd);
         be->waiting = be->waiting->next;
     }
+    free_idle(be);
     be->gate = (struct tosc__gate){.word = 0};
     be->renew_at = 0;
     be->notice_at = 0;
@@ -200,15 +230,17 @@ find_topic(const tosc_ceph_options *options)
     char *name;
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        room += parts[i] != NULL ? strlen(parts[i]) + 1 : 1;
+        room += parts[i] != NULL ? strlen(parts[i]) + 24 : 24;
     }
     name = tosc__sys.malloc(room);
     if (name == NULL) {
         return NULL;
     }
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        used += (size_t)snprintf(name + used, room - used, "%s\n",
-                                 parts[i] != NULL ? parts[i] : "");
+        const char *part = parts[i] != NULL ? parts[i] : "";
+
+        used +=
+            (size_t)snprintf(name + used, room - used, "%zu:%s\n", strlen(part), part);
     }
     topic = tosc__ceph_topic_get(name);
     free(name);
@@ -285,13 +317,7 @@ tosc__ceph_destroy(void *impl)
     tosc__ceph_watch_drop(be->watch);
     tosc__ceph_notices_unref(be->notices);
     tosc__ceph_link_unref(be->link);
-    while (be->idle != NULL) {
-        struct tosc__ceph_waiter *waiter = be->idle;
-
-        be->idle = waiter->next;
-        close(waiter->fd);
-        free(waiter);
-    }
+    free_idle(be);
     pthread_cond_destroy(&be->changed);
     pthread_mutex_destroy(&be->mutex);
     clear(be);

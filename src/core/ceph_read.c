@@ -35,6 +35,8 @@
 
 #define TAIL_GUESS ((size_t)64 << 10)
 #define CHUNK ((size_t)8 << 20)
+/* No cluster has so large an object. */
+#define MOST_BYTES ((uint64_t)4 << 30)
 #define RECONNECTS 3
 /* Pauses between looks for a commit that was told of: together, longer than a commit takes
  * of which no second notice is sent. */
@@ -215,7 +217,11 @@ look_once(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
             continue;
         }
         if (status == 0 && error == ENOENT && was_there(be)) {
-            status = tosc__ceph_link_check_pool(link, be->pool, be->where, limit);
+            status = tosc__ceph_check_pool(be, link, limit);
+            if (status == 0 && !tosc__ceph_link_is_usable(link) && tries < RECONNECTS) {
+                tosc__ceph_link_unref(link);
+                continue;
+            }
         }
         tosc__ceph_link_unref(link);
         if (status == 0 && error != 0 && error != ENOENT) {
@@ -241,8 +247,8 @@ fetch(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
     int status = 0;
 
     *ret_same = true;
-    if (size > SIZE_MAX / 2) {
-        return no_memory(be);
+    if (size > MOST_BYTES) {
+        return tosc__ceph_damaged(be, offset, guard->version);
     }
     if (*blob == NULL || (*blob)->size < size) {
         larger = tosc_blob_new((size_t)size);
@@ -452,6 +458,9 @@ try_look(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
     if (found.guarded && !found.is_guard) {
         return not_a_store(be, "has a tosc.guard attribute that is damaged or of a newer "
                                "format");
+    }
+    if (found.strange_holder) {
+        return not_a_store(be, "has a tosc.holder attribute that is damaged");
     }
     seen->state.guarded = found.guarded;
     seen->history = found.history;

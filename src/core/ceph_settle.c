@@ -14,8 +14,9 @@
  * far enough, when the store was deleted, or when the cluster does not answer within the
  * limit, the outcome is unknown.
  *
- * A signal does not end the wait for a change under way at once: the reply mostly is a
- * millisecond away. After GRACE_NS it does, and the outcome is looked for as briefly.
+ * A signal that ends waits (see fileio.h) does not end the wait for a change under way at
+ * once: the reply mostly is a millisecond away. After GRACE_NS it does, and the outcome is
+ * looked for as briefly.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -64,12 +65,14 @@ is_refusal(int error)
 }
 
 static int
-wait_for(struct tosc__ceph_op *op, const struct tosc__ceph_limit *limit, int *ret_error)
+wait_for(struct tosc__ceph_op *op, const struct tosc__ceph_limit *limit, int *ret_error,
+         bool *ret_interrupted)
 {
     struct tosc__ceph_limit part = *limit;
     int status = tosc__ceph_op_wait(op, limit, ret_error);
 
-    if (status == TOSC_EINTR && !limit->patient) {
+    *ret_interrupted = status == TOSC_EINTR && !limit->patient;
+    if (*ret_interrupted) {
         int64_t grace = tosc__now() + GRACE_NS;
 
         part.patient = true;
@@ -98,7 +101,7 @@ judge(struct tosc__ceph *be, struct tosc__ceph_link *link,
     case EEXIST:
         return TOSC__CEPH_OVERTAKEN;
     case ENOENT:
-        *ret_status = tosc__ceph_link_check_pool(link, be->pool, be->where, limit);
+        *ret_status = tosc__ceph_check_pool(be, link, limit);
         if (*ret_status == 0 && change->create) {
             *ret_status = tosc__ceph_failed(ENOENT, &be->who, be->where, doing, 0);
         }
@@ -121,6 +124,7 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
     enum tosc__ceph_outcome outcome = TOSC__CEPH_FAILED;
     struct tosc__ceph_link *link;
     struct tosc__ceph_op *op;
+    bool interrupted;
     int error = 0;
     int status = tosc__ceph_link(be, limit, &link);
 
@@ -139,13 +143,20 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
     }
     status = tosc__ceph_change_start(link, be->object, change, &op);
     if (status == 0) {
-        status = wait_for(op, limit, &error);
+        status = wait_for(op, limit, &error, &interrupted);
         tosc__ceph_op_abandon(op);
         outcome = TOSC__CEPH_LOST;
         if (status == TOSC_ETIMEDOUT) {
             status = tosc__ceph_failed(ETIMEDOUT, &be->who, be->where, doing, 0);
         } else if (status == 0) {
             outcome = judge(be, link, change, doing, error, limit, &status);
+        }
+        if (interrupted
+            && (outcome == TOSC__CEPH_OVERTAKEN || outcome == TOSC__CEPH_BUSY)) {
+            /* What would be waited for next might last. */
+            outcome = TOSC__CEPH_LOST;
+            status =
+                tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
         }
     }
     tosc__ceph_link_unref(link);
@@ -219,23 +230,23 @@ find_id(struct tosc__ceph *be, const struct tosc__ceph_seen *seen,
 /* Makes sure that no change that was built from `state` can be done any more. */
 static enum tosc__ceph_outcome
 put_up_fence(struct tosc__ceph *be, const struct tosc__ceph_state *state,
-             const struct tosc__ceph_limit *limit)
+             const struct tosc__ceph_limit *limit, int *ret_status)
 {
     struct tosc__guard guard = state->guard;
     struct tosc__ceph_change change = {.guard = &guard, .holder = state->holder};
     struct tosc__ceph_state after = *state;
     struct tosc__ceph_mark mark = tosc__ceph_mark(be);
     enum tosc__ceph_outcome outcome;
-    int status = tosc__random(&guard.fence, sizeof(guard.fence));
 
-    if (status != 0) {
+    *ret_status = tosc__random(&guard.fence, sizeof(guard.fence));
+    if (*ret_status != 0) {
         return TOSC__CEPH_FAILED;
     }
     if (tosc__is_zero(state->holder, sizeof(state->holder))) {
         change.holder = NULL;
     }
-    outcome =
-        tosc__ceph_apply(be, state, &change, "settling a commit", false, limit, &status);
+    outcome = tosc__ceph_apply(be, state, &change, "settling a commit", false, limit,
+                               ret_status);
     if (outcome == TOSC__CEPH_APPLIED) {
         after.exists = true;
         after.guarded = true;
@@ -253,33 +264,72 @@ enum verdict {
     LOOK_AGAIN
 };
 
+/* What became of the commit with this id, from this state? */
+struct question {
+    const struct tosc__ceph_state *from;
+    const uint8_t *id;
+    bool under_way; /* it may be done later */
+    bool thorough;  /* all that is stored may be read for the answer */
+    int status;     /* of LOOK_AGAIN: what was in the way */
+};
+
+/* How much is looked at: the version and its commit, what came since, everything. */
+enum depth { LAST, SINCE, ALL };
+
 static enum verdict
-look_for(struct tosc__ceph *be, const struct tosc__ceph_state *from, const uint8_t id[16],
-         const struct tosc__ceph_limit *limit, bool whole)
+look_for(struct tosc__ceph *be, struct question *question,
+         const struct tosc__ceph_limit *limit, enum depth depth)
 {
-    const struct tosc__guard *before = &from->guard;
+    const struct tosc__guard *before = &question->from->guard;
     tosc_position known = tosc__guard_position(before);
     enum verdict verdict = NOT_TO_BE_FOUND;
     struct tosc__ceph_seen seen;
+    const struct tosc__guard *guard = &seen.state.guard;
     uint8_t found[16];
 
-    if (tosc__ceph_look(be, limit, &known, whole, &seen) != 0) {
-        return tosc__now() < limit->deadline ? LOOK_AGAIN : NOT_TO_BE_FOUND;
+    question->status =
+        tosc__ceph_look(be, limit, depth == SINCE ? &known : NULL, depth == ALL, &seen);
+    if (question->status != 0) {
+        return LOOK_AGAIN;
     }
     if (known.stored
-        && (seen.state.guard.version < known.version
-            || memcmp(seen.state.guard.store_id, known.store_id, 16) != 0)) {
-        verdict = NOT_TO_BE_FOUND; /* another store, or none */
-    } else if (seen.state.guard.version == before->version) {
-        verdict = put_up_fence(be, &seen.state, limit) == TOSC__CEPH_APPLIED ? NOT_STORED
-                                                                             : LOOK_AGAIN;
+        && (guard->version < known.version
+            || memcmp(guard->store_id, known.store_id, 16) != 0)) {
+        /* Another store, or none: ours is not in it, if it is not still to come. */
+        verdict = question->under_way ? NOT_TO_BE_FOUND : OTHER_STORED;
+    } else if (guard->version == before->version) {
+        verdict = !question->under_way
+                          || put_up_fence(be, &seen.state, limit, &question->status)
+                                 == TOSC__CEPH_APPLIED
+                      ? NOT_STORED
+                      : LOOK_AGAIN;
     } else if (find_id(be, &seen, before, before->version + 1, found)) {
-        verdict = memcmp(found, id, 16) == 0 ? STORED : OTHER_STORED;
-    } else if (!whole) {
-        verdict = look_for(be, from, id, limit, true);
+        verdict = memcmp(found, question->id, 16) == 0 ? STORED : OTHER_STORED;
+    } else if (depth == LAST && guard->generation == before->generation) {
+        verdict = look_for(be, question, limit, SINCE);
+    } else if (depth < ALL && question->thorough) {
+        verdict = look_for(be, question, limit, ALL);
     }
     tosc_blob_unref(seen.bytes);
     return verdict;
+}
+
+int
+tosc__ceph_refused(struct tosc__ceph *be, const struct tosc__ceph_state *from,
+                   const uint8_t id[16], const struct tosc__ceph_limit *limit)
+{
+    struct question question = {.from = from, .id = id};
+
+    switch (look_for(be, &question, limit, LAST)) {
+    case STORED:
+        return 0;
+    case NOT_STORED:
+        return TOSC__CEPH_AGAIN;
+    case LOOK_AGAIN:
+        return question.status;
+    default:
+        return TOSC_ECONFLICT;
+    }
 }
 
 /* The failure that `cause` was, once more. */
@@ -294,28 +344,43 @@ fail_again(const struct tosc__ceph *be, int cause, int error)
                : tosc__ceph_failed(error, &be->who, be->where, "changing", 0);
 }
 
+/* There is a grace period left, in which nothing interrupts. */
+static void
+hurry(struct tosc__ceph_limit *limit)
+{
+    int64_t end = tosc__now() + GRACE_NS;
+
+    limit->patient = true;
+    limit->deadline = limit->deadline < end ? limit->deadline : end;
+}
+
 int
 tosc__ceph_settle(struct tosc__ceph *be, const struct tosc__ceph_state *from,
-                  const uint8_t id[16], int cause, int64_t deadline)
+                  const uint8_t id[16], bool under_way, int cause, int64_t deadline)
 {
-    struct tosc__ceph_limit limit = {.deadline = deadline, .patient = true};
+    struct tosc__ceph_limit limit = {.deadline = deadline};
     int error = tosc_error_errno();
+    struct question question = {
+        .from = from, .id = id, .under_way = under_way, .thorough = true};
     enum verdict verdict = LOOK_AGAIN;
     char reason[512];
 
     snprintf(reason, sizeof(reason), "%s",
-             cause == TOSC__CEPH_AGAIN ? "the cluster shut the connection out"
+             cause == TOSC__CEPH_AGAIN ? "the connection to the cluster was interrupted"
                                        : tosc_error_message());
-    if (cause == TOSC_EINTR && limit.deadline > tosc__now() + GRACE_NS) {
-        limit.deadline = tosc__now() + GRACE_NS;
+    if (cause == TOSC_EINTR) {
+        hurry(&limit);
     }
     while (verdict == LOOK_AGAIN && tosc__now() < limit.deadline) {
-        verdict = look_for(be, from, id, &limit, false);
-        if (verdict == LOOK_AGAIN) {
+        verdict = look_for(be, &question, &limit, LAST);
+        if (verdict == LOOK_AGAIN && question.status != TOSC_EINTR) {
             struct tosc__ceph_limit pause = {.deadline = tosc__now() + PAUSE_NS,
-                                             .patient = true};
+                                             .patient = limit.patient};
 
-            tosc__ceph_sleep(-1, &pause);
+            question.status = tosc__ceph_sleep(-1, &pause);
+        }
+        if (verdict == LOOK_AGAIN && question.status == TOSC_EINTR) {
+            hurry(&limit);
         }
     }
     switch (verdict) {

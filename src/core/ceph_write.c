@@ -31,6 +31,8 @@
 #define MOST_BYTES ((uint64_t)1 << 30)
 /* What is done in this time went straight through. */
 #define SWIFT_NS (20 * TOSC__MS)
+/* Beyond this librados may have sent it more than once. */
+#define ONCE_NS (100 * TOSC__MS)
 /* A compaction that was overtaken so often takes the lock, */
 #define POLITE_TRIES 3
 /* and waits for it for so long. */
@@ -115,7 +117,7 @@ limit_of_commit(const struct tosc__ceph_limit *limit)
 static enum tosc__ceph_outcome
 send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
      struct tosc__ceph_change *change, const struct tosc__ceph_limit *limit,
-     enum tosc__ceph_telling *ret_telling, int *ret_status)
+     enum tosc__ceph_telling *ret_telling, bool *ret_late, int *ret_status)
 {
     struct tosc__ceph_limit part = limit_of_commit(limit);
     enum tosc__ceph_telling telling = tosc__ceph_begin_commit(be, change->size);
@@ -123,8 +125,9 @@ send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
     enum tosc__ceph_outcome outcome =
         tosc__ceph_apply(be, from, change, "writing", telling == TOSC__CEPH_TELL_BEFORE,
                          &part, ret_status);
+    int64_t took = tosc__now() - began;
 
-    if (telling == TOSC__CEPH_TELL_BEFORE && tosc__now() - began >= SWIFT_NS) {
+    if (telling == TOSC__CEPH_TELL_BEFORE && took >= SWIFT_NS) {
         telling = TOSC__CEPH_TELL_AFTER;
     }
     if (outcome != TOSC__CEPH_APPLIED) {
@@ -133,7 +136,17 @@ send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
         pthread_mutex_unlock(&be->mutex);
     }
     *ret_telling = telling;
+    *ret_late = took >= ONCE_NS;
     return outcome;
+}
+
+/* Somebody has, or had, the lock, or has put up a fence. *ret_status: of STEP_FAILED. */
+static enum step
+try_again(struct tosc__ceph *be, const void *holder, struct tosc__ceph_limit *limit,
+          int *ret_status)
+{
+    *ret_status = tosc__ceph_look_again(be, holder, limit);
+    return *ret_status == 0 ? STEP_AGAIN : STEP_FAILED;
 }
 
 /* A commit from `from` to the change's guard. *ret_status: of STEP_FAILED. */
@@ -147,29 +160,29 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     tosc_position at = tosc__guard_position(change->guard);
     uint8_t room[TOSC__HOLDER_SIZE];
     enum tosc__ceph_telling telling;
+    enum tosc__ceph_outcome outcome;
+    bool late;
     int status;
 
     change->holder = tosc__ceph_token(be, holder, room);
-    switch (send(be, from, change, limit, &telling, &status)) {
-    case TOSC__CEPH_APPLIED:
-        break;
-    case TOSC__CEPH_OVERTAKEN:
-    case TOSC__CEPH_BUSY:
-        *ret_status = tosc__ceph_look_again(be, holder, limit);
-        return *ret_status == 0 ? STEP_AGAIN : STEP_FAILED;
-    case TOSC__CEPH_FAILED:
+    outcome = send(be, from, change, limit, &telling, &late, &status);
+    if (outcome == TOSC__CEPH_APPLIED) {
+        status = 0;
+    } else if (outcome == TOSC__CEPH_LOST) {
+        status = tosc__ceph_settle(be, from, id, true, status, limit->deadline);
+    } else if (outcome != TOSC__CEPH_FAILED) {
+        /* What was remembered is refuted, even if what there is now is an older copy. */
+        tosc__ceph_forget(be);
+        status = late ? tosc__ceph_settle(be, from, id, false, TOSC__CEPH_AGAIN,
+                                          limit->deadline)
+                      : tosc__ceph_refused(be, from, id, limit);
+    }
+    if (status == TOSC__CEPH_AGAIN) {
+        return try_again(be, holder, limit, ret_status);
+    }
+    if (status != 0) {
         *ret_status = status;
-        return STEP_FAILED;
-    case TOSC__CEPH_LOST:
-        status = tosc__ceph_settle(be, from, id, status, limit->deadline);
-        if (status != 0) {
-            tosc__ceph_forget(be);
-            *ret_status = status;
-            return status == TOSC__CEPH_AGAIN ? STEP_AGAIN
-                   : status == TOSC_ECONFLICT ? STEP_CONFLICT
-                                              : STEP_FAILED;
-        }
-        break;
+        return status == TOSC_ECONFLICT ? STEP_CONFLICT : STEP_FAILED;
     }
     after.exists = true;
     after.guarded = true;
@@ -178,21 +191,6 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     tosc__ceph_announce(be, &at);
     tosc__ceph_end_commit(be, &at, telling);
     return STEP_DONE;
-}
-
-/* Whether somebody got there first, or it was us and librados did not know. */
-static bool
-is_ours(struct tosc__ceph *be, const struct tosc__guard *meant)
-{
-    bool ours;
-
-    pthread_mutex_lock(&be->mutex);
-    ours = be->knows && be->state.guard.version == meant->version
-           && memcmp(be->state.guard.store_id, meant->store_id, 16) == 0
-           && !tosc__is_zero(meant->commit_id, 16)
-           && memcmp(be->state.guard.commit_id, meant->commit_id, 16) == 0;
-    pthread_mutex_unlock(&be->mutex);
-    return ours;
 }
 
 /* ---- replacing ---- */
@@ -277,9 +275,6 @@ replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state
         change.bytes = frames.bytes;
         change.size = frames.size;
         step = commit(be, holder, from, &change, limit, ret_status);
-        if (step == STEP_AGAIN && is_ours(be, &guard)) {
-            step = STEP_DONE;
-        }
     }
     tosc__frames_free(&frames);
     *ret = guard;
@@ -411,9 +406,6 @@ append(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
         guard.tail += frames.size;
         memcpy(guard.commit_id, id->bytes, sizeof(guard.commit_id));
         step = commit(be, holder, from, &change, limit, ret_status);
-        if (step == STEP_AGAIN && is_ours(be, &guard)) {
-            step = STEP_DONE;
-        }
     }
     tosc__frames_free(&frames);
     *ret = guard;
@@ -579,8 +571,8 @@ exchange_base(struct tosc__ceph *be, const void *holder,
             break;
         case TOSC__CEPH_OVERTAKEN:
         case TOSC__CEPH_BUSY:
-            *ret_status = tosc__ceph_look_again(be, holder, limit);
-            step = *ret_status == 0 ? STEP_AGAIN : STEP_FAILED;
+            tosc__ceph_forget(be);
+            step = try_again(be, holder, limit, ret_status);
             break;
         case TOSC__CEPH_LOST:
             /* Nothing depends on whether it was done; it is the same content. */

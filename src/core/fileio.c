@@ -248,8 +248,9 @@ tosc__boot_id(uint8_t ret[16])
     return digits == 32;
 }
 
-int
-tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
+/* 0: readable or the deadline; else errno. */
+static int
+poll_until(int fd, const tosc_event *stop, int64_t deadline_ns)
 {
     struct pollfd fds[2];
     struct timespec left = {0, 0};
@@ -266,14 +267,50 @@ tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
 
         left = tosc__timespec(ns > 0 ? ns : 0);
     }
-    if (ppoll(fds, count, deadline_ns == TOSC__FOR_EVER ? NULL : &left, NULL) < 0) {
-        if (errno == EINTR) {
-            return tosc__fail(TOSC_EINTR, "a signal ended the wait for a change");
-        }
-        return tosc__fail_errno(errno, NULL, "cannot wait for changes");
+    return ppoll(fds, count, deadline_ns == TOSC__FOR_EVER ? NULL : &left, NULL) < 0
+               ? errno
+               : 0;
+}
+
+int (*tosc__on_signal)(void);
+
+static bool
+may_go_on(void)
+{
+    int (*ask)(void) = __atomic_load_n(&tosc__on_signal, __ATOMIC_ACQUIRE);
+
+    return ask != NULL && ask() == 0;
+}
+
+/* Signals may come faster than poll() can see that the time is over. */
+static int
+sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns, bool heed_signals)
+{
+    int error = poll_until(fd, stop, deadline_ns);
+
+    while (error == EINTR && (!heed_signals || may_go_on())) {
+        error = tosc__now() < deadline_ns ? poll_until(fd, stop, deadline_ns) : 0;
+    }
+    if (error == EINTR) {
+        return tosc__fail(TOSC_EINTR, "a signal ended the wait for a change");
+    }
+    if (error != 0) {
+        return tosc__fail_errno(error, NULL, "cannot wait for changes");
     }
     if (stop != NULL && tosc_event_is_set(stop)) {
         return tosc__fail(TOSC_EINTR, "the wait for a change was stopped");
     }
     return 0;
+}
+
+int
+tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
+{
+    return sleep_on(fd, stop, deadline_ns, true);
+}
+
+int
+tosc__sleep_through(int fd, const tosc_event *stop, int64_t deadline_ns)
+{
+    return sleep_on(fd, stop, deadline_ns, false);
 }

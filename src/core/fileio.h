@@ -50,9 +50,20 @@ int tosc__filesystem_of(const char *directory, struct tosc__filesystem *ret);
 bool tosc__boot_id(uint8_t ret[16]);
 
 /*
- * Sleeps until `fd` (-1: none) is readable or the deadline: 0. A set `stop` (may be NULL)
- * or a signal: TOSC_EINTR.
+ * Asked when a signal has interrupted a sleep: 0 to sleep on, else it ends. May run any
+ * code of the program's, which may use the same backend. So waits for the gate and for
+ * file locks end unasked (lock.h), and the operation `lock`, which has the gate while it
+ * sleeps, is called so that the answer is no. Atomic; NULL, without Python: it ends.
+ */
+extern int (*tosc__on_signal)(void);
+
+/*
+ * Sleeps until `fd` (-1: none) is readable or the deadline: 0. A set `stop` (may be
+ * NULL), or a signal unless tosc__on_signal() says 0: TOSC_EINTR. To be called with no
+ * mutex held.
  */
 int tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns);
+/* The same, whatever signals come; these are not asked about. */
+int tosc__sleep_through(int fd, const tosc_event *stop, int64_t deadline_ns);
 
 #endif

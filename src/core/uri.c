@@ -434,7 +434,7 @@ tosc_uri_check(const tosc_uri *uri)
     if (authority[0] != '\0' && !uri->notes.authority_asked) {
         return tosc__fail(
             TOSC_EINVAL,
-            "a %s: URI has no host, and the text after \"//\" is one; write "
+            "%s: URIs have no host, and the text after \"//\" is one; write "
             "\"%s:\" without the slashes, or \"%s:///\" before a path",
             uri->scheme, uri->scheme, uri->scheme);
     }
@@ -443,7 +443,8 @@ tosc_uri_check(const tosc_uri *uri)
             bool none = uri->notes.names[0] == '\0';
 
             return tosc__fail(
-                TOSC_EINVAL, "unknown parameter \"%.64s\" in a %s: URI; it knows %s%s",
+                TOSC_EINVAL,
+                "unknown parameter \"%.64s\" for the scheme %s; it knows %s%s",
                 uri->parameters[i].name, uri->scheme, none ? "none" : uri->notes.names,
                 strlen(uri->notes.names) > sizeof(uri->notes.names) - 64 ? " …" : "");
         }

@@ -11,8 +11,8 @@
  */
 #include "host/values.h"
 
+#include "host/managers.h"
 #include "py/dobject.h"
-#include "py/manager.h"
 
 typedef struct Addition {
     Attempt attempt;
@@ -107,11 +107,11 @@ add(Addition *self)
     Py_INCREF((PyObject *)m);
     place_free(&place);
     status = transact(m, &self->attempt, -1, -1);
+    if (status < 0) {
+        status = PyErr_Occurred() ? manager_failed(m) : self->status;
+    }
     Py_DECREF((PyObject *)m);
     Py_XDECREF(self->attempt.result);
-    if (status < 0) {
-        status = PyErr_Occurred() ? host_failed() : self->status;
-    }
     return status;
 }
 

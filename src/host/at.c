@@ -232,7 +232,8 @@ element_by_attribute(PyObject *object, const char *text, size_t size, PyObject *
 int
 index_type(PyObject *object, PyObject *key)
 {
-    return tosc__fail(TOSC_ETYPE, "an element of a %s is found by an int, not by a %s",
+    return tosc__fail(TOSC_ETYPE,
+                      "the key to an element of a %s has to be an int, and is of type %s",
                       type_name(object), type_name(key));
 }
 

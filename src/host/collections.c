@@ -62,21 +62,6 @@ append(PyObject *container, tosc_at at, PyObject *element)
     return call_method(container, at, "append", "a list", arguments, 1);
 }
 
-int
-tosc_append(tosc_value *value, tosc_at at, tosc_value *element)
-{
-    HostEntry entry;
-    PyObject *container;
-    int status = enter_and_find(&entry, value, at, &container);
-    if (status < 0) {
-        return status;
-    }
-    PyObject *object = Py_XNewRef(value_get(element, "element"));
-    status = object != NULL ? append(container, at, object) : TOSC_EINVAL;
-    Py_XDECREF(object);
-    return found_leave(&entry, container, status);
-}
-
 /* Takes over the element; NULL: an exception is set. */
 static int
 append_new(tosc_value *value, tosc_at at, PyObject *element)
@@ -93,6 +78,19 @@ append_new(tosc_value *value, tosc_at at, PyObject *element)
     }
     Py_DECREF(element);
     return status;
+}
+
+int
+tosc_append(tosc_value *value, tosc_at at, tosc_value *element)
+{
+    HostEntry entry;
+    int status = host_enter(&entry);
+    if (status < 0) {
+        return status;
+    }
+    PyObject *object = Py_XNewRef(value_get(element, "element"));
+    return host_leave(&entry,
+                      object != NULL ? append_new(value, at, object) : TOSC_EINVAL);
 }
 
 int

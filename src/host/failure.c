@@ -367,6 +367,14 @@ host_exited_well(void)
 
 /* ---- codes to exceptions ---- */
 
+int
+host_returned(int status, unsigned long faults)
+{
+    return status < 0 && tosc__fault_number() == faults
+               ? tosc__fail(status, "the function returned %s", tosc_status_name(status))
+               : status;
+}
+
 void
 host_callback_begin(HostThread *thread, HostCallback *callback)
 {

@@ -106,7 +106,9 @@ run_function(const Function *function, Call *call)
     tosc_value *value = NULL;
     host_callback_begin(thread, &callback);
     HostThread before = *thread;
+    unsigned long faults = tosc__fault_number();
     int status = function->call(&call->arguments, &value, function->arg);
+    status = host_returned(status, faults);
     if (!scope_unwind(thread, &call->scope, &before)) {
         PyErr_SetString(PyExc_SystemError,
                         "a C function returned with a scope that it had not left");
@@ -289,11 +291,17 @@ get_module(const char *name, PyObject **ret)
     return 0;
 }
 
+/* Can a script write it? Python says that `class` is an identifier, too. */
 static bool
-is_identifier(const char *name)
+is_name(const char *name)
 {
     PyObject *text = PyUnicode_FromString(name);
-    bool result = text != NULL && PyUnicode_IsIdentifier(text) == 1;
+    PyObject *module = text != NULL ? PyImport_ImportModule("keyword") : NULL;
+    PyObject *keywords = module != NULL ? PyObject_GetAttrString(module, "kwlist") : NULL;
+    bool result = keywords != NULL && PyUnicode_IsIdentifier(text) == 1
+                  && PySequence_Contains(keywords, text) == 0;
+    Py_XDECREF(keywords);
+    Py_XDECREF(module);
     Py_XDECREF(text);
     PyErr_Clear();
     return result;
@@ -304,9 +312,11 @@ register_function(const char *module_name, const char *name, tosc_function funct
                   void *arg, const char *doc)
 {
     PyObject *module = NULL;
-    if (!is_identifier(module_name) || !is_identifier(name)) {
-        return tosc__fail(TOSC_EINVAL, "%s.%s cannot be the name of a function",
-                          module_name, name);
+    if (!is_name(module_name) || !is_name(name)) {
+        return tosc__fail(TOSC_EINVAL,
+                          "%s.%s cannot be the name of a function: '%s' is a keyword, or "
+                          "no identifier of Python",
+                          module_name, name, is_name(module_name) ? name : module_name);
     }
     int status = get_module(module_name, &module);
     if (status < 0) {

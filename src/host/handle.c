@@ -20,6 +20,7 @@
  */
 #include "host/host.h"
 
+#include "host/managers.h"
 #include "host/values.h"
 
 #include <stdlib.h>
@@ -151,6 +152,17 @@ slot_free(uint32_t number, Slot *slot)
     return object;
 }
 
+/* What was in a slot goes, and with it perhaps its Manager. */
+static void
+release(PyObject *object)
+{
+    Manager *kept = managers_kept > 0 ? manager_kept_by(object) : NULL;
+    Py_DECREF(object);
+    if (kept != NULL) {
+        manager_given_back(kept);
+    }
+}
+
 /* ---- handles ---- */
 
 static const char *
@@ -236,7 +248,7 @@ handle_unref(void *handle, enum handle_kind kind)
         return false;
     }
     if (--slot->owners == 0) {
-        Py_DECREF(slot_free(number_of(handle), slot));
+        release(slot_free(number_of(handle), slot));
     }
     return true;
 }
@@ -246,7 +258,7 @@ handle_end(void *handle)
 {
     Slot *slot = slot_of(handle);
     if (slot != NULL) {
-        Py_DECREF(slot_free(number_of(handle), slot));
+        release(slot_free(number_of(handle), slot));
     }
 }
 
@@ -263,8 +275,25 @@ handle_replace(void *handle, PyObject *object)
     slot->object = object;
     slot->generation++;
     void *result = handle_of(number_of(handle), slot);
-    Py_DECREF(before);
+    release(before);
     return result;
+}
+
+bool
+handle_holds(bool (*holds)(PyObject *object, const void *of), const void *of)
+{
+    static uint32_t latest; /* for which it held */
+    uint32_t count = chunk_count << CHUNK_BITS;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = (latest + i) % count;
+        const Slot *slot = slot_at(number);
+        if (slot->object != NULL && slot->kind == HANDLE_VALUE
+            && holds(slot->object, of)) {
+            latest = number;
+            return true;
+        }
+    }
+    return false;
 }
 
 size_t
@@ -306,7 +335,7 @@ chain_drop(uint32_t chain)
     while (chain != CHAIN_END) {
         Slot *slot = slot_at(chain);
         uint32_t next = slot->next;
-        Py_DECREF(slot_free(chain, slot));
+        release(slot_free(chain, slot));
         chain = next;
     }
 }

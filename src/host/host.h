@@ -120,6 +120,12 @@ bool host_exited_well(void);
 /* The other way: sets the exception for a status that a C function has returned; -1. */
 int host_raise(int status);
 /*
+ * What a function of the program has returned, which was called when this thread had met
+ * `faults` faults. If it has left no message the last one is about something else: then the
+ * code's name is told instead.
+ */
+int host_returned(int status, unsigned long faults);
+/*
  * Round the call of a C function by a script: exceptions that it meets are kept, so that
  * host_raise() gives the script the very one.
  */
@@ -174,6 +180,11 @@ bool handle_unref(void *handle, enum handle_kind kind);
 void *handle_lend(enum handle_kind kind, PyObject *object);
 void *handle_replace(void *handle, PyObject *object);
 void handle_end(void *handle);
+/*
+ * Is there a handle of a value of which that holds? While the answer is yes for the same value
+ * it costs nothing.
+ */
+bool handle_holds(bool (*holds)(PyObject *object, const void *of), const void *of);
 /* How many are in use: for tests of leaks. */
 size_t handle_count(void);
 /*

@@ -1,6 +1,10 @@
 /*
  * Values as JSON, by Python's json module.
  *
+ * Both ways it is stricter than that: there is no NaN and no Infinity, nor a number that a
+ * double cannot hold and that Python would read as infinity. Python's limit to the digits of an
+ * int holds, as a text may come from anywhere.
+ *
  * A distributed value is written as its snapshot. What JSON cannot say (bytes, sets, objects,
  * not-a-number) is refused; the place of it is searched for only then.
  *
@@ -22,47 +26,13 @@ json_function(const char *name)
     return function;
 }
 
-/* ---- reading ---- */
-
-/* A ValueError of the reader is the text's fault. */
-static int
-reading_failed(void)
-{
-    bool bad = PyErr_ExceptionMatches(PyExc_ValueError);
-    int status = host_failed();
-    return status == TOSC_EPYTHON && bad ? TOSC_EINVAL : status;
-}
-
-int
-tosc_value_new_json(const char *text, size_t size, tosc_value **ret)
-{
-    HostEntry entry;
-    PyObject *str;
-    if (ret == NULL) {
-        return missing_argument("ret");
-    }
-    int status = host_enter(&entry);
-    if (status < 0) {
-        return status;
-    }
-    status = text_new(text, size, "text", &str);
-    if (status < 0) {
-        return host_leave(&entry, status);
-    }
-    PyObject *loads = json_function("loads");
-    PyObject *object = loads != NULL ? PyObject_CallOneArg(loads, str) : NULL;
-    Py_XDECREF(loads);
-    Py_DECREF(str);
-    status = object != NULL ? value_return(object, ret) : reading_failed();
-    return host_leave(&entry, status);
-}
-
 /* ---- what JSON cannot say ---- */
 
 typedef struct Search {
     char path[512];
     size_t size;
     const char *type; /* of the culprit; NULL: none so far */
+    bool too_long;    /* it is an int */
     PyObject *seen;   /* addresses of the containers that were looked into: each once */
 } Search;
 
@@ -150,6 +120,17 @@ is_new(Search *s, PyObject *container)
     return known == 0;
 }
 
+/* Does Python refuse to write all its digits? */
+static bool
+is_too_long(PyObject *number)
+{
+    PyObject *digits = PyLong_Type.tp_repr(number);
+    bool refused = digits == NULL && PyErr_ExceptionMatches(PyExc_ValueError);
+    Py_XDECREF(digits);
+    PyErr_Clear();
+    return refused;
+}
+
 /* Runs no code written in Python, so that nothing changes on the way. */
 static bool
 search(Search *s, PyObject *object, int depth)
@@ -161,8 +142,12 @@ search(Search *s, PyObject *object, int depth)
         return PyDict_Check(object) ? search_dict(s, object, depth)
                                     : search_items(s, object, depth);
     }
-    if (PyUnicode_Check(object) || PyLong_Check(object) || object == Py_None) {
+    if (PyUnicode_Check(object) || object == Py_None) {
         return false;
+    }
+    if (PyLong_Check(object)) {
+        s->too_long = is_too_long(object);
+        return s->too_long;
     }
     if (PyFloat_Check(object) && isfinite(PyFloat_AS_DOUBLE(object))) {
         return false;
@@ -172,27 +157,127 @@ search(Search *s, PyObject *object, int depth)
     return true;
 }
 
+static bool
+find(Search *s, PyObject *object)
+{
+    s->seen = PySet_New(NULL);
+    bool found = s->seen != NULL && search(s, object, 0);
+    Py_CLEAR(s->seen);
+    PyErr_Clear();
+    return found;
+}
+
+/* ---- reading ---- */
+
+/* For what the reader has made: it is no deeper than that could go, and has no cycles. */
+static bool
+is_finite(PyObject *object)
+{
+    bool result = true;
+    if (PyFloat_CheckExact(object)) {
+        result = isfinite(PyFloat_AS_DOUBLE(object));
+    } else if (PyList_CheckExact(object)) {
+        for (Py_ssize_t i = 0; result && i < PyList_GET_SIZE(object); i++) {
+            result = is_finite(PyList_GET_ITEM(object, i));
+        }
+    } else if (PyDict_CheckExact(object)) {
+        Py_ssize_t position = 0;
+        PyObject *item;
+        while (result && PyDict_Next(object, &position, NULL, &item)) {
+            result = is_finite(item);
+        }
+    }
+    return result;
+}
+
+/* Takes over the reference. */
+static int
+not_finite(PyObject *object)
+{
+    Search s = {.size = 0};
+    find(&s, object);
+    Py_DECREF(object);
+    return tosc__fail(TOSC_EINVAL,
+                      "text: JSON has no NaN or Infinity, and no number may be larger "
+                      "than a double can be, as at '%s'",
+                      s.size > 0 ? s.path + 1 : "");
+}
+
+/* The reader tells where it has met something else by a subclass of ValueError. */
+static int
+reading_failed(void)
+{
+    if (PyErr_ExceptionMatches(PyExc_RecursionError)) {
+        PyErr_Clear();
+        return tosc__fail(TOSC_EINVAL, "text: lists and objects stand in each other more "
+                                       "deeply than Python can read");
+    }
+    if (PyErr_Occurred() == PyExc_ValueError) {
+        PyErr_Clear();
+        return tosc__fail(TOSC_EINVAL, "text: an int has more digits than Python reads: "
+                                       "write it as a string, and give that to "
+                                       "tosc_value_new_bigint()");
+    }
+    return host_failed_as(PyErr_ExceptionMatches(PyExc_ValueError) ? TOSC_EINVAL : 0);
+}
+
+int
+tosc_value_new_json(const char *text, size_t size, tosc_value **ret)
+{
+    HostEntry entry;
+    PyObject *str;
+    if (ret == NULL) {
+        return missing_argument("ret");
+    }
+    int status = host_enter(&entry);
+    if (status < 0) {
+        return status;
+    }
+    status = text_new(text, size, "text", &str);
+    if (status < 0) {
+        return host_leave(&entry, status);
+    }
+    PyObject *loads = json_function("loads");
+    PyObject *object = loads != NULL ? PyObject_CallOneArg(loads, str) : NULL;
+    Py_XDECREF(loads);
+    Py_DECREF(str);
+    if (object == NULL) {
+        status = reading_failed();
+    } else if (!is_finite(object)) {
+        status = not_finite(object);
+    } else {
+        status = value_return(object, ret);
+    }
+    return host_leave(&entry, status);
+}
+
 /* ---- writing ---- */
 
 static int
 writing_failed(PyObject *plain)
 {
     Search s = {.size = 0};
+    if (PyErr_ExceptionMatches(PyExc_RecursionError)) {
+        PyErr_Clear();
+        return tosc__fail(TOSC_ERANGE, "containers stand in each other more deeply than "
+                                       "Python can write as JSON");
+    }
     bool of_value = PyErr_ExceptionMatches(PyExc_TypeError)
                     || PyErr_ExceptionMatches(PyExc_ValueError);
     int status = host_failed();
     if (status != TOSC_EPYTHON || !of_value) {
         return status;
     }
-    s.seen = PySet_New(NULL);
-    bool found = s.seen != NULL && search(&s, plain, 0);
-    Py_XDECREF(s.seen);
-    PyErr_Clear();
-    if (found) {
-        return tosc__fail(TOSC_ETYPE, "JSON has nothing for %s, at '%s'", s.type,
-                          s.size > 0 ? s.path + 1 : "");
+    if (!find(&s, plain)) {
+        return TOSC_ETYPE;
     }
-    return TOSC_ETYPE;
+    const char *path = s.size > 0 ? s.path + 1 : "";
+    return s.too_long
+               ? tosc__fail(TOSC_ERANGE,
+                            "an int has more digits than Python writes as JSON, at "
+                            "'%s': tosc_get_bigint() gives them",
+                            path)
+               : tosc__fail(TOSC_ETYPE, "JSON has nothing for %s, at '%s'", s.type, path);
 }
 
 /* json.dumps(plain, ensure_ascii=False, allow_nan=False) */

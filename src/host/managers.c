@@ -35,12 +35,27 @@ manager_enter(HostEntry *entry, const tosc_manager *handle, Manager **ret)
 }
 
 int
+manager_failed(Manager *m)
+{
+    bool held = false;
+    if (m != NULL && PyErr_Occurred() == PyExc_RuntimeError) {
+        PyObject *type;
+        PyObject *value;
+        PyObject *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        held = managers_check_lock(m) < 0;
+        PyErr_Restore(type, value, traceback);
+    }
+    return host_failed_as(held ? TOSC_EINVAL : 0);
+}
+
+int
 manager_leave(HostEntry *entry, Manager *m, int status)
 {
     if (status == TOSC_EPYTHON && PyErr_Occurred()) {
-        status = host_failed();
+        status = manager_failed(m);
     }
-    Py_DECREF(m);
+    manager_let_go(m);
     return host_leave(entry, status);
 }
 
@@ -209,18 +224,40 @@ tosc_manager_ref(tosc_manager *manager)
     return result;
 }
 
-/*
- * A Manager and its objects refer to each other, so the last reference from outside leaves it
- * to the garbage collector, which a program that runs no scripts may not see for long.
- */
-static void
-drop_if_last(Manager *m)
+/* The Manager that a value refers to, borrowed, or NULL. */
+static Manager *
+manager_of(PyObject *object)
 {
-    bool only_its_objects = Py_REFCNT(m) - 1 <= (Py_ssize_t)m->table.used;
-    Py_DECREF(m);
-    if (only_its_objects) {
-        PyGC_Collect();
+    if (dobject_check(object)) {
+        return ((DObject *)object)->manager;
     }
+    return PyObject_TypeCheck(object, tosc_state->Manager_Type) ? (Manager *)object
+                                                                : NULL;
+}
+
+static bool
+refers_to(PyObject *object, const void *manager)
+{
+    return manager_of(object) == manager;
+}
+
+int managers_kept;
+
+Manager *
+manager_kept_by(PyObject *object)
+{
+    Manager *m = manager_of(object);
+    return m != NULL && m->left == LEFT_TO_VALUES ? (Manager *)Py_NewRef((PyObject *)m)
+                                                  : NULL;
+}
+
+void
+manager_given_back(Manager *m)
+{
+    bool kept = handle_holds(refers_to, m);
+    managers_kept += kept - (m->left == LEFT_TO_VALUES);
+    m->left = kept ? LEFT_TO_VALUES : LEFT_IN_USE;
+    manager_let_go(m);
 }
 
 tosc_manager *
@@ -233,7 +270,7 @@ tosc_manager_unref(tosc_manager *manager)
     PyObject *object = Py_XNewRef(handle_get(manager, HANDLE_MANAGER, "manager"));
     if (object != NULL) {
         handle_unref(manager, HANDLE_MANAGER);
-        drop_if_last((Manager *)object);
+        manager_given_back((Manager *)object);
     }
     host_leave(&entry, 0);
     return NULL;
@@ -285,7 +322,7 @@ tosc_manager_of(tosc_value *value, tosc_manager **ret)
     if (object == NULL) {
         status = TOSC_EINVAL;
     } else if (!PyObject_TypeCheck(object, tosc_state->Manager_Type)) {
-        status = tosc__fail(TOSC_ETYPE, "value is not a tosc.Manager but a %.100s",
+        status = tosc__fail(TOSC_ETYPE, "value is not a tosc.Manager but of type %.100s",
                             Py_TYPE(object)->tp_name);
     } else {
         status = manager_return(Py_NewRef(object), ret);
@@ -395,7 +432,7 @@ enter_with(HostEntry *entry, tosc_manager *manager, const tosc_value *value,
 static int
 leave_with(HostEntry *entry, Manager *m, PyObject *object, int result)
 {
-    int status = result < 0 ? host_failed() : result;
+    int status = result < 0 ? manager_failed(m) : result;
     Py_DECREF(object);
     return manager_leave(entry, m, status);
 }

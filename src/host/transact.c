@@ -191,7 +191,7 @@ begin(Manager *m, tosc_transaction **ret)
     }
     Transaction *tx = transaction_new(m);
     if (tx == NULL || transaction_begin(tx) < 0) {
-        status = host_failed();
+        status = manager_failed(m);
         Py_XDECREF((PyObject *)tx);
         return status;
     }
@@ -252,7 +252,7 @@ end(Transaction *tx, bool keep)
                                        "around it");
     }
     if (keep) {
-        return transaction_commit(tx) < 0 ? host_failed() : 0;
+        return transaction_commit(tx) < 0 ? manager_failed(tx->manager) : 0;
     }
     transaction_rollback(tx);
     return 0;
@@ -270,8 +270,10 @@ end_handle(tosc_transaction *transaction, bool keep)
     status = object == NULL ? TOSC_EINVAL : check_end((Transaction *)object, keep);
     if (status == 0) {
         Transaction *tx = take_out(begun_here(), transaction, object);
+        Manager *m = (Manager *)Py_NewRef((PyObject *)tx->manager);
         status = end(tx, keep);
         Py_DECREF((PyObject *)tx);
+        manager_let_go(m);
     }
     return host_leave(&entry, status);
 }
@@ -301,14 +303,15 @@ typedef struct CallFunction {
 
 /* The status of a run, given what the function has returned. */
 static int
-judge(const CallFunction *call, int status, bool scopes_left, int blocks)
+judge(const CallFunction *call, int status, unsigned long faults, bool scopes_left,
+      int blocks)
 {
     if (PyErr_Occurred()) { /* by code that uses Python's own interface */
         status = status == 0 || status == TOSC_EPYTHON ? host_failed() : status;
         PyErr_Clear();
     }
     if (status < 0) {
-        return status;
+        return host_returned(status, faults);
     }
     if (status > 0) {
         return tosc__fail(TOSC_EINVAL,
@@ -342,8 +345,10 @@ call_in_scope(const CallFunction *call, tosc_scope *scope)
     }
     HostThread before = *thread;
     int blocks = transaction_current(call->m)->depth;
+    unsigned long faults = tosc__fault_number();
     status = call->fn(call->manager, root, call->arg);
-    return judge(call, status, scope_unwind(thread, scope, &before), blocks);
+    bool scopes_left = scope_unwind(thread, scope, &before);
+    return judge(call, status, faults, scopes_left, blocks);
 }
 
 static int

@@ -8,6 +8,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "host/managers.h"
 #include "host/values.h"
 
 #include "py/opaque.h"
@@ -29,16 +30,23 @@ present_exception(bool *ret_traceback)
     return value;
 }
 
-int
-value_failed(void)
+/* `m`: of the Manager's store, or NULL. */
+static int
+failed_on(Manager *m)
 {
     bool from_python = true;
     bool type_error = PyErr_ExceptionMatches(PyExc_TypeError);
     if (type_error) {
         present_exception(&from_python);
     }
-    int status = host_failed();
+    int status = manager_failed(m);
     return status == TOSC_EPYTHON && type_error && !from_python ? TOSC_ETYPE : status;
+}
+
+int
+value_failed(void)
+{
+    return failed_on(NULL);
 }
 
 /* Would a distributed container refuse it as such? The exception that is set stays. */
@@ -65,7 +73,8 @@ store_failed(PyObject *container, PyObject *element)
 {
     bool refused = element != NULL && PyErr_ExceptionMatches(PyExc_TypeError)
                    && cannot_be_stored(container, element);
-    int status = value_failed();
+    int status =
+        failed_on(dobject_check(container) ? ((DObject *)container)->manager : NULL);
     return refused && (status == TOSC_ETYPE || status == TOSC_EPYTHON) ? TOSC_ESERIALIZE
                                                                        : status;
 }

@@ -10,6 +10,7 @@
 #include "backends.h"
 
 #include "errors.h"
+#include "signals.h"
 #include "state.h"
 
 #include <sys/types.h>
@@ -39,9 +40,7 @@ typedef struct BackendObject {
 /* Calls core without the GIL, again after a signal whose handler raised nothing. */
 #define CALL_CORE(status, call) \
     do { \
-        Py_BEGIN_ALLOW_THREADS(status) \
-        = (call); \
-        Py_END_ALLOW_THREADS \
+        CALL_BACKEND(status, call); \
     } while ((status) == TOSC_EINTR && tosc_raise(TOSC_EINTR) == 0)
 
 /* The exception for what CALL_CORE has left in `status`: 0, or -1. */
@@ -94,8 +93,11 @@ extern const char backend_copy_doc[];
 
 /* ---- target_wait.c ---- */
 
-/* Keeps what tells, at the first wait, whether the store has changed since now. */
-void target_wait_start(BackendObject *self);
+/*
+ * Keeps what tells, at the first wait, whether the store has changed since now. That it
+ * cannot be read is no failure here.
+ */
+int target_wait_start(BackendObject *self);
 PyObject *native_target_wait(BackendObject *self, PyObject *args, PyObject *kwargs);
 
 /* ---- file_backend.c ---- */

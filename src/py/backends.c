@@ -428,8 +428,10 @@ native_copy(BackendObject *self, PyObject *Py_UNUSED(ignored))
     } else if (PyObject_TypeCheck(self, tosc_state->CephBackend_Type)) {
         ceph_backend_copy(copy, self);
     }
-    target_wait_start(copy);
-    PyObject *state = backend_subclass_state((PyObject *)self);
+    PyObject *state = NULL;
+    if (target_wait_start(copy) == 0) {
+        state = backend_subclass_state((PyObject *)self);
+    }
     if (state == NULL || backend_set_subclass_state((PyObject *)copy, state) < 0) {
         Py_CLEAR(copy);
     }
@@ -511,6 +513,7 @@ static PyType_Spec inproc_spec = {
 int
 backends_init(PyObject *module, ToscState *state)
 {
+    signals_install();
     if (tosc_add_type(module, &state->BackendBase_Type, &base_spec, NULL, "BackendBase")
             < 0
         || tosc_add_type(module, &state->InprocBackend_Type, &inproc_spec,

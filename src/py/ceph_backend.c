@@ -263,8 +263,7 @@ ceph_init(CephObject *self, PyObject *args, PyObject *kwargs)
     }
     self->base.backend = backend;
     self->base.patience_ms = (int64_t)(self->connect_timeout * 1e3);
-    target_wait_start(&self->base);
-    return 0;
+    return target_wait_start(&self->base);
 }
 
 static void

@@ -48,4 +48,15 @@ tosc_current_state(void)
 #endif
 }
 
+/* Whether the interpreter ends: threads that take the GIL do not come back. */
+static inline bool
+tosc_is_finalizing(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
 #endif

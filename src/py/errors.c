@@ -17,6 +17,7 @@
  */
 #include "errors.h"
 
+#include "signals.h"
 #include "state.h"
 
 #include <stdarg.h>
@@ -309,36 +310,28 @@ raise_text(PyObject *type, const char *message, const char *fallback)
 }
 
 /*
- * A signal may have ended the wait for the outcome. What its handler raises (Ctrl-C) is what the
- * program expects then: it is raised, and has the error that is set as its cause.
+ * A signal may have ended the wait for the outcome. What its handler has raised (Ctrl-C), or
+ * raises now, is what the program expects then: it is raised, with this error as its cause.
  */
-static void
-let_signals_go_first(void)
-{
-    PyObject *type, *error, *traceback;
-    PyObject *raised_type, *raised, *raised_traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    if (PyErr_CheckSignals() == 0) {
-        PyErr_Restore(type, error, traceback);
-        return;
-    }
-    PyErr_Fetch(&raised_type, &raised, &raised_traceback);
-    PyErr_NormalizeException(&raised_type, &raised, &raised_traceback);
-    PyException_SetCause(raised, error);
-    PyErr_Restore(raised_type, raised, raised_traceback);
-    Py_XDECREF(traceback);
-    Py_DECREF(type);
-}
-
 static void
 raise_unknown_outcome(const char *message)
 {
-    if (!PyErr_ExceptionMatches(tosc_state->UnknownOutcomeError)) {
+    PyObject *raised = NULL;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(tosc_state->UnknownOutcomeError)) {
+        raised = signals_take_exception();
+    }
+    if (!PyErr_Occurred()) {
         raise_text(tosc_state->UnknownOutcomeError, message,
                    "whether the change was stored could not be found out");
     }
-    let_signals_go_first();
+    PyObject *unknown = signals_take_exception();
+    if (raised == NULL && PyErr_CheckSignals() < 0) {
+        raised = signals_take_exception();
+    }
+    if (raised != NULL) {
+        PyException_SetCause(raised, unknown);
+    }
+    signals_set_exception(raised != NULL ? raised : unknown);
 }
 
 /* A thread that called a Python backend without a thread state has only the message. */
@@ -358,7 +351,7 @@ tosc_raise(int status)
     case TOSC_OK:
         return 0;
     case TOSC_EINTR:
-        return PyErr_CheckSignals();
+        return PyErr_Occurred() ? -1 : PyErr_CheckSignals();
     case TOSC_EPYTHON:
         keep_python_error(message);
         break;

@@ -180,8 +180,7 @@ file_init(FileObject *self, PyObject *args, PyObject *kwargs)
     if (self->base.backend == NULL) {
         return -1;
     }
-    target_wait_start(&self->base);
-    return 0;
+    return target_wait_start(&self->base);
 }
 
 static void

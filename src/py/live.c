@@ -102,6 +102,29 @@ live_leave(Manager *m)
     m->following = NULL;
 }
 
+/*
+ * A Manager and its objects refer to each other: left by all others it is there until the garbage
+ * collector runs. Is the caller's reference the only other one?
+ */
+static bool
+is_the_last(const Manager *m)
+{
+    return Py_REFCNT(m) - 1 <= (Py_ssize_t)m->table.used;
+}
+
+void
+manager_let_go(Manager *m)
+{
+    bool ends = m != NULL && m->left == LEFT_IN_USE && is_the_last(m);
+    if (ends) {
+        m->left = LEFT_NOT; /* once: objects of it may be held by a script */
+    }
+    Py_XDECREF((PyObject *)m);
+    if (ends) {
+        PyGC_Collect();
+    }
+}
+
 void
 live_stop_watching(Manager *m, bool wait)
 {

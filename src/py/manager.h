@@ -58,6 +58,9 @@ typedef struct DeltaList {
     Py_ssize_t room;
 } DeltaList;
 
+/* A Manager of which C has given back the last handle: who else keeps it. */
+enum left { LEFT_NOT, LEFT_IN_USE, LEFT_TO_VALUES };
+
 struct Manager {
     PyObject_HEAD
     Py_ssize_t open_transactions; /* must come first: struct ManagerHead */
@@ -105,6 +108,7 @@ struct Manager {
     DeltaList spent; /* what commits have replaced, released when the turn is */
     RefList drops;
 
+    enum left left; /* to be ended by who lets it go last, see live.c */
     struct Watcher *watcher;
     struct Watching *watching; /* who is to be told of changes; NULL: nobody */
     unsigned fork_generation;
@@ -323,6 +327,12 @@ int live_init(void); /* told of forks, and of the interpreter's end */
 void live_join(Manager *m);
 void live_leave(Manager *m);
 void live_stop_watching(Manager *m, bool wait);
+
+/*
+ * Gives back a reference (NULL: none). If C has given back its last handle meanwhile and this is
+ * the last use, the Manager ends now: the garbage collector is run.
+ */
+void manager_let_go(Manager *m);
 
 void managers_after_fork(Manager *m);
 /* -1 with RuntimeError if this thread holds the lock of m's store through another Manager. */

@@ -327,11 +327,28 @@ codec_loads(Manager *m, PyObject *bytes, PyObject *refs)
 
 /* ---- the list of allowed classes ---- */
 
+/* Without a module before it a name would never be met in stored data. */
+static PyObject *
+dotted(PyObject *name)
+{
+    Py_ssize_t size = PyUnicode_GET_LENGTH(name);
+    Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, size, 1);
+    if (dot > 0 && dot < size - 1) {
+        return Py_NewRef(name);
+    }
+    if (dot != -2) {
+        PyErr_Format(PyExc_ValueError,
+                     "allowed_classes: expected classes or 'module.name' strings, not %R",
+                     name);
+    }
+    return NULL;
+}
+
 static PyObject *
 name_of(PyObject *item)
 {
     if (PyUnicode_Check(item)) {
-        return Py_NewRef(item);
+        return dotted(item);
     }
     if (!PyType_Check(item)) {
         PyErr_Format(

@@ -22,6 +22,7 @@
 
 #include "core/error.h"
 #include "errors.h"
+#include "signals.h"
 #include "state.h"
 
 #include <math.h>
@@ -43,7 +44,8 @@ typedef struct PyBackend {
 
 typedef struct Entry {
     PyGILState_STATE gil;
-    bool stateless; /* the thread has no state of its own: nothing can be left in it */
+    BackendCall *call; /* which we are in */
+    bool stateless;    /* the thread has no state of its own: nothing can be left in it */
 } Entry;
 
 static int
@@ -54,6 +56,7 @@ enter(Entry *entry)
     }
     entry->stateless = PyGILState_GetThisThreadState() == NULL;
     entry->gil = PyGILState_Ensure();
+    entry->call = signals_suspend();
     return 0;
 }
 
@@ -84,6 +87,7 @@ leave(const Entry *entry, int status)
     if (entry->stateless && PyErr_Occurred()) {
         exception_to_message();
     }
+    signals_resume(entry->call);
     PyGILState_Release(entry->gil);
     return status;
 }

@@ -10,6 +10,7 @@
 #include "shared.h"
 
 #include "errors.h"
+#include "manager.h"
 #include "state.h"
 
 static bool
@@ -31,7 +32,7 @@ shared_publish(PyObject *name, PyObject *manager)
         PyObject *before = NULL;
         int found = tosc_dict_get(tosc_state->published, name, &before);
         int result = found > 0 ? PyDict_DelItem(tosc_state->published, name) : found;
-        Py_XDECREF(before);
+        manager_let_go((Manager *)before);
         return result;
     }
     if (!is_manager(manager)) {

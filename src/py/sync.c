@@ -13,6 +13,7 @@
  */
 #include "codec.h"
 #include "errors.h"
+#include "signals.h"
 #include "state.h"
 #include "watching.h"
 #include "wrap.h"
@@ -153,10 +154,8 @@ read_store(Manager *m, bool since, tosc_data *ret)
     for (;;) {
         int status;
         tosc_position at = m->at;
-        Py_BEGIN_ALLOW_THREADS
-        status =
-            since ? m->ops->read_since(m->impl, &at, ret) : m->ops->read(m->impl, ret);
-        Py_END_ALLOW_THREADS
+        CALL_BACKEND(status, since ? m->ops->read_since(m->impl, &at, ret)
+                                   : m->ops->read(m->impl, ret));
         if (status == TOSC_OK) {
             return 0;
         }
@@ -378,17 +377,16 @@ store_once(Manager *m, const Commit *commit, const Buffer *record, bool base,
     tosc_position at = m->at;
     const void *holder = m->exclusive ? m : NULL;
     *ret = (tosc_data){0};
-    Py_BEGIN_ALLOW_THREADS
     if (base) {
-        status = m->ops->try_write(m->impl, holder, record->data, record->size,
-                                   at.stored ? &at.version : NULL,
-                                   at.stored ? at.store_id : NULL, &ret->at);
+        CALL_BACKEND(status,
+                     m->ops->try_write(m->impl, holder, record->data, record->size,
+                                       at.stored ? &at.version : NULL,
+                                       at.stored ? at.store_id : NULL, &ret->at));
         ret->base_bytes = record->size;
     } else {
-        status = m->ops->append(m->impl, holder, record->data, record->size, &commit->id,
-                                &at, ret);
+        CALL_BACKEND(status, m->ops->append(m->impl, holder, record->data, record->size,
+                                            &commit->id, &at, ret));
     }
-    Py_END_ALLOW_THREADS
     tosc_blob_unref(ret->bytes);
     ret->bytes = NULL;
     return status;
@@ -556,10 +554,8 @@ put_over(Manager *m, Commit *commit, const Buffer *record)
     for (;;) {
         int status;
         tosc_position at;
-        Py_BEGIN_ALLOW_THREADS
-        status = m->ops->write(m->impl, m->exclusive ? m : NULL, record->data,
-                               record->size, &at);
-        Py_END_ALLOW_THREADS
+        CALL_BACKEND(status, m->ops->write(m->impl, m->exclusive ? m : NULL, record->data,
+                                           record->size, &at));
         codec_forget_oids(commit);
         if (status == TOSC_OK) {
             m->loaded = false;
@@ -633,6 +629,8 @@ sync_lock_as_is(Manager *m, int64_t deadline_ns)
     }
     while (m->ops->lock != NULL) {
         int status;
+        /* Plainly, as who waits for a lock of another process may hold one of this: signals
+           end the call, and their handlers run after it. */
         Py_BEGIN_ALLOW_THREADS
         status = m->ops->lock(m->impl, m, deadline_ns);
         Py_END_ALLOW_THREADS

@@ -109,22 +109,26 @@ same_marks(const struct file_marks *a, const struct file_marks *b)
            && a->mtime.tv_sec == b->mtime.tv_sec && a->mtime.tv_nsec == b->mtime.tv_nsec;
 }
 
-void
+int
 target_wait_start(BackendObject *self)
 {
     self->has_seen = false;
     if (self->file_path != NULL) {
         self->made = file_marks(self->file_path);
         if (self->made.trusted) {
-            return;
+            return 0;
         }
     }
     int64_t patience_ms = self->patience_ms > 0 ? self->patience_ms : -1;
     if (look(self->backend, NULL, patience_ms, &self->seen) == 0) {
         self->has_seen = true;
-    } else {
-        PyErr_Clear(); /* who reads or waits will be told */
+        return 0;
     }
+    if (!PyErr_ExceptionMatches(tosc_state->Error)) {
+        return -1; /* as when a signal's handler has raised it */
+    }
+    PyErr_Clear(); /* who reads or waits will be told */
+    return 0;
 }
 
 /* For the first wait: sets self->seen; 1 if the store has changed since `made`. */
@@ -155,10 +159,9 @@ wait_for_change(tosc_backend *backend, const tosc_position *known, int64_t deadl
         int64_t left = deadline_ns - now_ns();
         int64_t left_ms = left > 0 ? (left - 1) / NS_PER_MS + 1 : 0;
         int64_t slice_ms = left_ms > WAIT_SLICE_MS ? WAIT_SLICE_MS : left_ms;
-        int status = 0;
-        Py_BEGIN_ALLOW_THREADS
-        status = ops->wait(tosc_backend_impl(backend), known, slice_ms, NULL, &changed);
-        Py_END_ALLOW_THREADS
+        int status;
+        CALL_BACKEND(status, ops->wait(tosc_backend_impl(backend), known, slice_ms, NULL,
+                                       &changed));
         if (status < 0 && status != TOSC_ETIMEDOUT && tosc_raise(status) < 0) {
             return -1;
         }

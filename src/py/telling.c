@@ -600,7 +600,8 @@ take(Watch *watch, const tosc_change **ret)
 {
     int status = 0;
     pthread_mutex_lock(&watch->hub->mutex);
-    if (watch->hub->closed || watch->ended) {
+    bool freed = watch->ended;
+    if (watch->hub->closed || freed) {
         status = TOSC_ECLOSED;
     } else if (!pathset_is_empty(&watch->pending)) {
         silence(watch);
@@ -609,7 +610,8 @@ take(Watch *watch, const tosc_change **ret)
     }
     pthread_mutex_unlock(&watch->hub->mutex);
     return status == TOSC_ECLOSED
-               ? tosc__fail(status, "the Manager that was watched is closed")
+               ? tosc__fail(status, freed ? "the watch was freed meanwhile"
+                                          : "the Manager that was watched is closed")
                : status;
 }
 

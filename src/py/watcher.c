@@ -121,7 +121,7 @@ fetch(struct Watcher *w, int failures)
             PyErr_Clear();
         }
     }
-    Py_XDECREF((PyObject *)m);
+    manager_let_go(m);
     if (w->stopping) {
         result = -2;
     }
@@ -392,7 +392,7 @@ compact(struct Watcher *w)
         Py_XDECREF((PyObject *)tx);
         PyErr_Clear();
     }
-    Py_XDECREF((PyObject *)m);
+    manager_let_go(m);
     running_threads--;
     w->compacting = false; /* last: whoever sees it may wait for us with the GIL held */
     watcher_unref(w);

@@ -1,6 +1,6 @@
 """One of several processes that move money about in a Ceph object while the cluster has faults.
 
-    bank.py NAME NUMBER TIMEOUT
+    bank.py NAME NUMBER TIMEOUT [CONF]
 
 It commits until the store says 'stop', and prints a JSON line with what it knows then. Each
 commit moves money between two accounts, and raises a counter shared by all and one of its own.
@@ -31,10 +31,11 @@ ACCOUNTS = 8
 class Worker:
     """What one process knows of its own commits."""
 
-    def __init__(self, name, number, timeout):
+    def __init__(self, name, number, timeout, conf=None):
         self.me = f'worker{number}'
         self.random = random.Random(number)
-        backend = tosc.CephBackend(**ceph_arguments(name, timeout=timeout, poll_interval=1))
+        backend = tosc.CephBackend(
+            **ceph_arguments(name, timeout=timeout, poll_interval=1, conf=conf))
         self.manager = tosc.Manager(backend)
         self.data = self.manager.read()
         self.known = {'acknowledged': 0, 'refused': 0, 'unknown': 0, 'found': 0, 'slowest': 0.0,
@@ -100,4 +101,4 @@ class Worker:
 
 
 if __name__ == '__main__':
-    Worker(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])).run()
+    Worker(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:]).run()

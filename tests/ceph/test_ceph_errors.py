@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 import traceback
+import warnings
 
 import pytest
 
@@ -259,6 +260,37 @@ def test_data_beyond_the_clusters_limits(cluster, name):
     assert backend.try_write(b'still usable', version)
 
 
+@pytest.mark.seconds(60)
+def test_a_pool_that_is_made_again(cluster, name):
+    """What was made for the pool of this name finds the new one."""
+    pool = f'pool-{name}'
+
+    def make():
+        cluster.ceph('osd', 'pool', 'create', pool, '1')
+
+    def options():
+        return {'client': 'admin', 'key': cluster.environment['TOSC_CEPH_ADMIN_KEY'],
+                'keyring': None, 'pool_name': pool, 'timeout': 10}
+
+    make()
+    try:
+        manager = tosc.Manager(cluster.backend(name, **options()))
+        manager.write({'n': 0})
+        backend = cluster.backend(name, **options())
+        version = backend.read()[0]
+        cluster.ceph('osd', 'pool', 'rm', pool, pool, '--yes-i-really-really-mean-it')
+        error = failure(backend.read, 'no pool named')
+        assert error.errno == errno.ENOENT
+        make()
+        assert backend.try_write(b'x', version) is False, 'the new pool is empty'
+        manager.write({'n': 1})
+        assert cluster.backend(name, **options()).read()[0] == 1
+        manager.read()['n'] = 2
+        manager.close()
+    finally:
+        cluster.ceph('osd', 'pool', 'rm', pool, pool, '--yes-i-really-really-mean-it')
+
+
 @pytest.mark.seconds(120)
 def test_a_full_cluster(cluster, name):
     """Told at once instead of waiting for room, and reading goes on."""
@@ -283,6 +315,15 @@ def test_a_full_cluster(cluster, name):
         with pytest.raises(tosc.StorageError, match='full'):
             manager.read()['n'] = 1
         assert manager.read() == {'n': 0}
+        begin = time.monotonic()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter('always')
+            with tosc.Manager(cluster.backend(name, timeout=10)) as newcomer:
+                assert newcomer.read() == {'n': 0}
+                time.sleep(1)
+                assert newcomer.refresh() == {'n': 0}
+        assert time.monotonic() - begin < 5, 'reading and watching need no room'
+        assert not warned
     finally:
         for ratio in reversed(ratios):
             cluster.ceph('osd', f'set-{ratio}-ratio', before[ratio])

@@ -23,12 +23,13 @@ TIMEOUT = 20
 class Bank:
     """Processes of bank.py on one object, and what must hold in the end."""
 
-    def __init__(self, cluster, name, timeout=TIMEOUT, processes=6):
+    def __init__(self, cluster, name, timeout=TIMEOUT, processes=6, confs=()):
         self.slow = 2 * timeout + 10
         self.manager = tosc.Manager(cluster.backend(name, timeout=timeout, poll_interval=1))
         self.manager.write({'accounts': [1000] * ACCOUNTS, 'done': {}, 'total': 0})
         self.workers = [subprocess.Popen(
-            [sys.executable, os.path.join(HERE, 'bank.py'), name, str(number), str(timeout)],
+            [sys.executable, os.path.join(HERE, 'bank.py'), name, str(number), str(timeout),
+             *confs[number:number + 1]],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
             for number in range(processes)]
         for worker in self.workers:
@@ -163,3 +164,29 @@ def test_a_process_that_is_killed_disturbs_nobody(cluster, bank):
         worker.stderr.close()
     bank.wait_for_commits()
     bank.finish()
+
+
+# An OSD that remembers hardly anything of what it has done.
+FORGETFUL = {'osd_min_pg_log_entries': 1, 'osd_max_pg_log_entries': 2,
+             'osd_pg_log_dups_tracked': 0, 'osd_pg_log_trim_min': 1}
+
+
+@pytest.mark.seconds(120)
+def test_what_was_done_and_is_sent_again(cluster, name, tmp_path):
+    """librados repeats what was not answered; an OSD may not know that it has done it."""
+    with open(cluster.environment['CEPH_CONF'], encoding='utf-8') as file:
+        text = file.read()
+    conf = tmp_path / 'ceph.conf'
+    conf.write_text(text + '\n[client]\nms_inject_socket_failures = 300\n')
+    try:
+        for option, value in FORGETFUL.items():
+            cluster.ceph('config', 'set', 'osd', option, str(value))
+        bank = Bank(cluster, name, processes=4, confs=(str(conf), str(conf)))
+        try:
+            bank.wait_for_commits(1500, timeout=60)
+            bank.finish()
+        finally:
+            bank.close()
+    finally:
+        for option in FORGETFUL:
+            cluster.ceph('config', 'rm', 'osd', option)

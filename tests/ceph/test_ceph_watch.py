@@ -44,7 +44,8 @@ def test_news_come_by_notice(cluster, name):
 
 
 COUNTING = '''
-    manager = tosc.Manager(open_store('ceph:' + sys.argv[1], poll_interval=600))
+    from opening import ceph_arguments
+    manager = tosc.Manager(tosc.CephBackend(**ceph_arguments(sys.argv[1], poll_interval=600)))
     data = manager.read()
     print('ready')
     for line in sys.stdin:
@@ -211,6 +212,54 @@ def test_an_object_that_is_removed_is_an_empty_store(cluster, name):
             with tosc.Manager(cluster.backend(name)) as third:
                 third.write({'third': 0})
     wait_until(lambda: other.read(None) == {'third': 0}, timeout=10)
+
+
+def test_an_older_copy_that_is_put_back(cluster, name):
+    """What was remembered of the object is not so any more."""
+    backend = cluster.backend(name, poll_interval=RARELY)
+    for n in range(10):
+        backend.write(str(n).encode())
+        if n == 4:
+            cluster.rados('-p', cluster.pool, 'mksnap', name)
+    version = backend.read()[0]
+    cluster.rados('-p', cluster.pool, 'rollback', name, name)
+    try:
+        assert backend.try_write(b'refused', version) is False
+        assert backend.read()[1] == b'4'
+        backend.write(b'new')
+        assert backend.read() == (version - 4, b'new')
+        assert cluster.backend(name).read()[1] == b'new'
+    finally:
+        cluster.rados('-p', cluster.pool, 'rmsnap', name)
+
+
+def test_parent_and_child_of_a_fork_are_both_told(cluster, name, children):
+    """Whoever has waited before has something to wait on, which is not for both."""
+    writer = cluster.backend(name)
+    writer.write(b'begin')
+    child = children('''
+        from opening import ceph_arguments
+        backend = tosc.CephBackend(**ceph_arguments(sys.argv[1], poll_interval=600))
+        backend.read()
+        backend.target_wait(0.05)
+        child = os.fork()
+        print('ready')
+        while backend.read()[1] != b'end':
+            backend.target_wait(20)
+        if child:
+            os.waitpid(child, 0)
+        print('told')
+        sys.stdout.flush()
+        os._exit(0)
+    ''', name)
+    assert [child.line(), child.line()] == ['ready', 'ready']
+    begin = time.monotonic()
+    for n in range(40):
+        writer.write(str(n).encode())
+        time.sleep(0.05)
+    writer.write(b'end')
+    assert [child.line(), child.line()] == ['told', 'told']
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.seconds(100)

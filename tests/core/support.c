@@ -5,17 +5,12 @@
  */
 #include "support.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -46,64 +41,6 @@ support_failed(const char *condition, const char *file, int line)
     fprintf(stderr, "%s:%d: not true: %s (last fault: %s)\n", file, line, condition,
             tosc_error_message());
     abort();
-}
-
-/* ---- directories ---- */
-
-static char base[256];
-static char paths[16][512];
-static unsigned paths_used;
-
-void
-directory_make(void)
-{
-    const char *where = getenv("TOSC_TEST_DIRECTORY");
-
-    snprintf(base, sizeof(base), "%s/tosc-test-XXXXXX", where != NULL ? where : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(base));
-}
-
-void
-directory_make_in_memory(void)
-{
-    strcpy(base, "/dev/shm/tosc-test-XXXXXX");
-    if (mkdtemp(base) == NULL) {
-        directory_make();
-    }
-}
-
-void
-directory_remove(void)
-{
-    DIR *dir = opendir(base);
-    struct dirent *entry;
-
-    if (dir == NULL) {
-        return;
-    }
-    while ((entry = readdir(dir)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0
-            && unlinkat(dirfd(dir), entry->d_name, 0) < 0) {
-            unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
-        }
-    }
-    closedir(dir);
-    rmdir(base);
-}
-
-const char *
-directory(void)
-{
-    return base;
-}
-
-const char *
-path_in(const char *name)
-{
-    char *path = paths[paths_used++ % (sizeof(paths) / sizeof(paths[0]))];
-
-    snprintf(path, sizeof(paths[0]), "%s/%s", base, name);
-    return path;
 }
 
 /* ---- stores ---- */
@@ -465,57 +402,6 @@ fault_disarm(void)
     return fault.struck;
 }
 
-/* ---- processes and time ---- */
-
-pid_t
-child_start(void (*body)(void *), void *argument)
-{
-    pid_t child;
-
-    fflush(NULL);
-    child = fork();
-    must(child >= 0);
-    if (child == 0) {
-        body(argument);
-        _exit(0);
-    }
-    return child;
-}
-
-void
-child_join(pid_t child)
-{
-    int status;
-
-    must(waitpid(child, &status, 0) == child);
-    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0,
-                  "a child process failed (status 0x%x)", (unsigned)status);
-}
-
-void *
-shared_memory(size_t size)
-{
-    void *memory =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    must(memory != MAP_FAILED);
-    return memory;
-}
-
-double
-seconds(void)
-{
-    return (double)tosc__now() / 1e9;
-}
-
-void
-sleep_us(long us)
-{
-    const struct timespec pause = {us / 1000000, us % 1000000 * 1000};
-
-    nanosleep(&pause, NULL);
-}
-
 uint64_t
 random_number(void)
 {
@@ -529,16 +415,4 @@ random_number(void)
     state ^= state >> 7;
     state ^= state << 17;
     return state;
-}
-
-int
-run_suite(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    int failed;
-
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
 }

@@ -9,6 +9,8 @@
 
 #include <tosc/backend.h>
 
+#include "../common/process.h"
+
 /* Fails the test with the library's own sentence unless the call returned 0. */
 #define ok(call) support_ok((call), #call, __FILE__, __LINE__)
 void support_ok(int status, const char *call, const char *file, int line);
@@ -17,26 +19,6 @@ void support_ok(int status, const char *call, const char *file, int line);
 #define fails(status, call) support_fails((status), (call), #call, __FILE__, __LINE__)
 void support_fails(int expected, int status, const char *call, const char *file,
                    int line);
-
-/*
- * For loops, threads and child processes: check's own assertions write to a file each
- * time, under a mutex that a fork may find taken.
- */
-#define must(condition) \
-    ((condition) ? (void)0 : support_failed(#condition, __FILE__, __LINE__))
-void support_failed(const char *condition, const char *file, int line)
-    __attribute__((noreturn));
-
-/*
- * A directory of the test's own; made and removed by a checked fixture. It lies in
- * TOSC_TEST_DIRECTORY, else in /tmp; or in memory (/dev/shm), if there is such a place.
- * The last sixteen paths returned are good.
- */
-void directory_make(void);
-void directory_make_in_memory(void);
-void directory_remove(void);
-const char *directory(void);
-const char *path_in(const char *name);
 
 /* A backend opened on `path` with defaults, or of the kind that a loop test is about. */
 tosc_backend *file_store(const char *path);
@@ -98,16 +80,6 @@ void fault_arm(enum fault kind, int after, int error, bool for_good);
 void fault_also(enum fault kind, int error);
 bool fault_disarm(void); /* whether it struck */
 
-/* Processes and time. */
-pid_t child_start(void (*body)(void *),
-                  void *argument); /* a failed check there fails it */
-void child_join(pid_t child);      /* must have ended well */
-void *shared_memory(size_t size);
-double seconds(void);
-void sleep_us(long us);
 uint64_t random_number(void);
-
-/* main() of a test program. */
-int run_suite(Suite *suite);
 
 #endif

@@ -235,6 +235,15 @@ START_TEST(only_allowed_classes_are_loaded)
     tosc_manager_unref(strict);
     options.allowed_classes = nonsense;
     fails(TOSC_EINVAL, tosc_manager_open(store_in("classes"), &options, &strict));
+    static const char *const undotted[] = {"Namespace", "", ".Namespace", "argparse.",
+                                           "."};
+    for (size_t i = 0; i < sizeof(undotted) / sizeof(undotted[0]); i++) {
+        const char *const names[] = {"argparse.Namespace", undotted[i], NULL};
+        options.allowed_classes = names;
+        fails(TOSC_EINVAL, tosc_manager_open(store_in("classes"), &options, &strict));
+        told("'module.name'");
+        told(undotted[i]);
+    }
     tosc_manager_unref(manager);
     host_stop();
 }
@@ -249,6 +258,8 @@ START_TEST(a_wrong_uri_is_told)
     fails(TOSC_EINVAL, tosc_manager_open(NULL, NULL, &manager));
     fails(TOSC_EINVAL, tosc_manager_open("file:/tmp/x?colour=red", NULL, &manager));
     told("colour");
+    fails(TOSC_EINVAL, tosc_manager_open("inproc:x?colour=red", NULL, &manager));
+    told("for the scheme inproc");
     fails(TOSC_ESYSTEM, tosc_manager_open("file:/missing/dir/store", NULL, &manager));
     ck_assert_int_eq(tosc_error_errno(), ENOENT);
     ck_assert_ptr_null(manager);

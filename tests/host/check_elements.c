@@ -134,7 +134,7 @@ START_TEST(items_by_any_key)
     is_missing(TOSC_ENOTFOUND, tosc_item(two), "no such key in the dict");
     take("[5, 6, 7]");
     is_int_at(tosc_item(two), 7);
-    is_missing(TOSC_ETYPE, tosc_item(list), "found by an int, not by a list");
+    is_missing(TOSC_ETYPE, tosc_item(list), "has to be an int, and is of type list");
     tosc_value_unref(two);
     tosc_value_unref(list);
     tosc_value_unref(keys);

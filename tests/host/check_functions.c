@@ -145,6 +145,17 @@ START_TEST(registering_again_replaces)
     fails(TOSC_EINVAL, tosc_host_register("sys", "f", count, &first, NULL));
     fails(TOSC_EINVAL, tosc_host_register("__main__", "f", count, &first, NULL));
     fails(TOSC_EINVAL, tosc_host_register("tosc", "f", count, &first, NULL));
+    static const char *const bad[] = {"class", "None", "a b", "a.b", "1a", "", "\xff"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        fails(TOSC_EINVAL, tosc_host_register("app", bad[i], count, &first, NULL));
+        told("cannot be the name");
+        fails(TOSC_EINVAL, tosc_host_register(bad[i], "f", count, &first, NULL));
+        told("cannot be the name");
+    }
+    fails(TOSC_EINVAL, tosc_host_register("app", "class", count, &first, NULL));
+    told("'class' is a keyword");
+    ok(tosc_host_register("app", "match", count, &first,
+                          NULL)); /* no keyword as a name */
     python("import json; assert json.dumps([]) == '[]'");
     python("import importlib.util; assert importlib.util.find_spec('app')");
     host_stop();
@@ -193,6 +204,41 @@ START_TEST(statuses_become_exceptions)
         free(name);
         free(text);
     }
+    host_stop();
+}
+END_TEST
+
+START_TEST(a_status_without_a_message_is_told_by_its_name)
+{
+    host_start();
+    register_all();
+    python("def fail(status):\n"
+           "    try: app.add('x')\n" /* leaves a message, about something else */
+           "    except TypeError: pass\n"
+           "    app.fail(status)\n");
+    for (int status = TOSC_ERETRY; status < 0; status++) {
+        static const int with_words[] = {TOSC_ENOMEM, TOSC_ECONFLICT, TOSC_EINTR,
+                                         TOSC_ETIMEDOUT};
+        char *source = NULL;
+        bool of_its_own = false;
+        for (size_t i = 0; i < sizeof(with_words) / sizeof(with_words[0]); i++) {
+            of_its_own = of_its_own || with_words[i] == status;
+        }
+        must(asprintf(&source, "fail(%d)", status) > 0);
+        must(tosc_host_run_string(source, NULL) < 0);
+        if (!of_its_own) {
+            told("the function returned");
+            told(tosc_status_name(status));
+        }
+        ck_assert_ptr_null(strstr(tosc_error_message(), "'x'"));
+        ck_assert_ptr_null(strstr(tosc_error_message(), "type str"));
+        free(source);
+    }
+    python("try: app.call(sys.exit, 7)\n"
+           "except SystemExit: pass\n");
+    python("app.fail(-17)");     /* sys.exit(0), and not that older one */
+    python("try: app.add('x')\n" /* the function's own message */
+           "except TypeError as e: assert 'of type str' in str(e), e\n");
     host_stop();
 }
 END_TEST
@@ -421,6 +467,7 @@ main(void)
     tcase_add_test(all, arguments_and_results_pass);
     tcase_add_test(all, registering_again_replaces);
     tcase_add_test(all, statuses_become_exceptions);
+    tcase_add_test(all, a_status_without_a_message_is_told_by_its_name);
     tcase_add_test(all, any_exception_can_be_raised);
     tcase_add_test(all, exceptions_pass_through_c_unchanged);
     tcase_add_test(all, calls_nest_both_ways);

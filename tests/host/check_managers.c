@@ -271,7 +271,7 @@ START_TEST(a_manager_is_a_value_and_comes_back)
     ck_assert_int_eq(number_at(result, tosc_self()), 4);
     ok(tosc_value_new_text("no Manager", TOSC_TEXT_END, &text));
     fails(TOSC_ETYPE, tosc_manager_of(text, &same));
-    told("not a tosc.Manager but a str");
+    told("not a tosc.Manager but of type str");
     tosc_value_unref(text);
     tosc_value_unref(result);
     tosc_value_unref(value);
@@ -404,6 +404,101 @@ START_TEST(the_last_reference_ends_it)
         python("gc.collect()");
     }
     ck_assert(is_destroyed(&counts));
+    host_stop();
+}
+END_TEST
+
+/* Ends without Python's garbage collector having had a reason of its own. */
+static bool
+goes_soon(const struct memory_counts *counts)
+{
+    for (int i = 0; !is_destroyed(counts) && i < 200; i++) {
+        sleep_us(10000); /* its watcher is on its way out */
+    }
+    return is_destroyed(counts);
+}
+
+/* Gives back the Manager before what keeps it, and then that. */
+static void
+give_back_first(tosc_manager *manager, int kept_by)
+{
+    tosc_scope scope;
+    tosc_value *root;
+    tosc_value *list;
+    tosc_transaction *tx;
+    ok(tosc_scope_enter(&scope));
+    switch (kept_by) {
+    case 0:
+        ok(tosc_manager_read(manager, &root));
+        ok(tosc_get(root, tosc_key("list"), &list));
+        tosc_manager_unref(manager);
+        tosc_value_unref(root);
+        ok(tosc_append_int64(list, tosc_self(), 2));
+        tosc_value_unref(list);
+        break;
+    case 1:
+        ok(tosc_manager_borrow(manager, &root));
+        ok(tosc_borrow(root, tosc_key("list"), &list));
+        tosc_manager_unref(manager);
+        ok(tosc_append_int64(list, tosc_self(), 2));
+        break;
+    case 2:
+        ok(tosc_manager_value(manager, &root));
+        tosc_manager_unref(manager);
+        ok(tosc_manager_of(root, &manager));
+        tosc_manager_unref(manager);
+        tosc_value_unref(root);
+        break;
+    case 3:
+        ok(tosc_transaction_begin(manager, &tx));
+        tosc_manager_unref(manager);
+        ok(tosc_transaction_commit(tx));
+        break;
+    default:
+        ok(tosc_host_publish("kept", manager));
+        tosc_manager_unref(manager);
+        ok(tosc_host_shared("kept", &manager));
+        tosc_manager_unref(manager);
+        ok(tosc_host_publish("kept", NULL));
+    }
+    ok(tosc_scope_leave(&scope));
+}
+
+START_TEST(it_may_be_given_back_before_what_keeps_it)
+{
+    struct memory_counts counts = {0};
+    host_start();
+    python("import gc; gc.set_threshold(10 ** 9)");
+    tosc_manager *manager = manager_over(memory_store_new(true, &counts));
+    write_json(manager, "{\"list\": [{}]}");
+    give_back_first(manager, _i);
+    ck_assert(goes_soon(&counts));
+    host_stop();
+}
+END_TEST
+
+START_TEST(it_ends_although_its_watcher_is_just_fetching)
+{
+    struct memory_counts counts = {0};
+    tosc_value *root;
+    host_start();
+    python("import gc; gc.set_threshold(10 ** 9)");
+    tosc_backend *backend = memory_store_new(false, &counts);
+    tosc_manager *manager = manager_over(tosc_backend_ref(backend));
+    tosc_manager *other = manager_over(backend);
+    write_json(other, "[1]");
+    ok(tosc_manager_read(manager, &root));
+    tosc_value_unref(root);
+    __atomic_store_n(&counts.reading_ms, 300, __ATOMIC_RELEASE);
+    int reads = __atomic_load_n(&counts.reads, __ATOMIC_ACQUIRE);
+    write_json(other, "[2]");
+    tosc_manager_unref(other);
+    while (__atomic_load_n(&counts.reads, __ATOMIC_ACQUIRE) == reads) {
+        sleep_us(100);
+    }
+    tosc_manager_unref(manager);
+    ck_assert(!is_destroyed(&counts)); /* it was meant to be fetching */
+    ck_assert(goes_soon(&counts));
     host_stop();
 }
 END_TEST
@@ -586,6 +681,8 @@ main(void)
     tcase_add_test(tests, threads_open_and_close_managers_of_their_own);
     tcase_add_test(tests, a_closed_manager_says_so);
     tcase_add_test(tests, the_last_reference_ends_it);
+    tcase_add_loop_test(tests, it_may_be_given_back_before_what_keeps_it, 0, 5);
+    tcase_add_test(tests, it_ends_although_its_watcher_is_just_fetching);
     tcase_add_test(tests, stopping_ends_managers_that_are_still_open);
     if (can_fork_beside_threads()) {
         tcase_add_test(tests, a_manager_is_good_in_the_child_of_a_fork);

@@ -189,6 +189,32 @@ START_TEST(the_message_of_its_failure_is_kept)
 END_TEST
 
 static int
+only_fail(tosc_manager *of, tosc_value *value, void *status)
+{
+    (void)of;
+    (void)value;
+    return *(const int *)status;
+}
+
+START_TEST(a_failure_without_a_message_is_told_by_its_name)
+{
+    static const int codes[] = {TOSC_ECONFLICT, TOSC_ENOTFOUND, TOSC_EPYTHON,
+                                TOSC_ESYSTEM};
+    begin_test();
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+        int status = codes[i];
+        fails(TOSC_ESYSTEM, tosc_host_run_file("/missing", NULL)); /* an older fault */
+        fails(status, tosc_transact(manager, only_fail, &status, NULL));
+        told("the function returned");
+        told(tosc_status_name(status));
+        ck_assert_int_eq(tosc_error_errno(), 0);
+        ck_assert_str_eq(tosc_error_path(), "");
+    }
+    end_test();
+}
+END_TEST
+
+static int
 fill(tosc_manager *of, tosc_value *root, void *arg)
 {
     tosc_value *value;
@@ -414,6 +440,56 @@ START_TEST(inside_one_of_another_manager_it_is_on_its_own)
     ck_assert_int_eq(nest.calls, 2);
     ck_assert_int_eq(n(), 3);
     tosc_manager_unref(elsewhere);
+    end_test();
+}
+END_TEST
+
+/* Changes the same store through another Manager: a conflict, until the lock is held. */
+static int
+change_through_other(tosc_manager *of, tosc_value *value, void *how)
+{
+    tosc_value *theirs = NULL;
+    tosc_transaction *tx;
+    int status = 0;
+    (void)of;
+    must(tosc_add_int64(value, tosc_key("n"), 1, NULL) == 0);
+    must(tosc_manager_refresh(other, &theirs) == 0);
+    switch (*(const int *)how) {
+    case 0:
+        status = tosc_transact(other, increment, NULL, NULL);
+        break;
+    case 1:
+        status = tosc_set_int64(theirs, tosc_key("n"), 5);
+        break;
+    case 2:
+        status = tosc_add_int64(theirs, tosc_key("n"), 5, NULL);
+        break;
+    case 3:
+        status = tosc_append_int64(theirs, tosc_key("list"), 5);
+        break;
+    case 4:
+        status = tosc_manager_write(other, theirs);
+        break;
+    default:
+        must(tosc_transaction_begin(other, &tx) == 0);
+        must(tosc_set_int64(theirs, tosc_key("n"), 5) == 0);
+        status = tosc_transaction_commit(tx);
+    }
+    tosc_value_unref(theirs);
+    return status;
+}
+
+START_TEST(who_holds_the_lock_cannot_use_it_through_another_manager)
+{
+    begin_test();
+    for (int how = 0; how < 6; how++) {
+        fails(TOSC_EINVAL, tosc_transact(manager, change_through_other, &how, NULL));
+        told("through another Manager");
+        told_type("");
+    }
+    write_json(manager, "{\"n\": 7}"); /* nothing holds the lock any more */
+    ok(tosc_manager_refresh(other, NULL));
+    ck_assert_int_eq(n_of(other), 7);
     end_test();
 }
 END_TEST
@@ -689,6 +765,7 @@ main(void)
     tcase_add_test(tests, it_is_run_again_after_a_conflict);
     tcase_add_test(tests, its_failure_rolls_back_and_is_returned);
     tcase_add_test(tests, the_message_of_its_failure_is_kept);
+    tcase_add_test(tests, a_failure_without_a_message_is_told_by_its_name);
     tcase_add_test(tests, an_empty_store_has_no_root);
     tcase_add_test(tests, retries_are_counted);
     tcase_add_test(tests, the_time_is_limited);
@@ -697,6 +774,7 @@ main(void)
     tcase_add_test(tests, an_unknown_outcome_ends_it);
     tcase_add_test(tests, inside_another_of_the_same_manager_it_is_a_savepoint);
     tcase_add_test(tests, inside_one_of_another_manager_it_is_on_its_own);
+    tcase_add_test(tests, who_holds_the_lock_cannot_use_it_through_another_manager);
     tcase_add_test(tests, scripts_and_c_nest_in_each_other);
     tcase_add_test(tests, what_it_leaves_open_fails_it);
     tcase_add_test(tests, it_may_close_and_give_back_the_manager);

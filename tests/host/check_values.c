@@ -557,6 +557,73 @@ START_TEST(what_json_has_not_is_named_with_its_path)
 }
 END_TEST
 
+START_TEST(numbers_that_json_has_not_are_refused)
+{
+    static const char *const texts[] = {
+        "{\"a\": [1, NaN]}",   "{\"a\": [1, Infinity]}", "{\"a\": [1, -Infinity]}",
+        "{\"a\": [1, 1e999]}", "{\"a\": [1, -1e999]}",
+    };
+    tosc_value *value = NULL;
+    values_start();
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        fails(TOSC_EINVAL, tosc_value_new_json(texts[i], TOSC_TEXT_END, &value));
+        told("no NaN or Infinity");
+        told("'a/1'");
+    }
+    fails(TOSC_EINVAL, tosc_value_new_json("NaN", 3, &value));
+    ck_assert_ptr_null(value);
+    ok(tosc_value_new_json("[1e308, -1e-999]", TOSC_TEXT_END, &value));
+    give(value);
+    both("x == [1e308, 0]");
+    values_stop();
+}
+END_TEST
+
+/* `count` times `open`, the core, and as often `close`. */
+static char *
+nested(size_t count, char open, const char *core, char close)
+{
+    size_t size = strlen(core);
+    char *text = malloc(2 * count + size + 1);
+    must(text != NULL);
+    memset(text, open, count);
+    memcpy(text + count, core, size);
+    memset(text + count + size, close, count);
+    text[2 * count + size] = '\0';
+    return text;
+}
+
+START_TEST(json_that_python_has_no_room_for_is_refused)
+{
+    char *back = NULL;
+    tosc_value *value = NULL;
+    char *digits = nested(2500, '7', "", '7');
+    char *deep = nested(100000, '[', "", ']');
+    values_start();
+    fails(TOSC_EINVAL, tosc_value_new_json(digits, TOSC_TEXT_END, &value));
+    told("tosc_value_new_bigint()");
+    fails(TOSC_EINVAL, tosc_value_new_json(deep, TOSC_TEXT_END, &value));
+    told("more deeply");
+    ck_assert_ptr_null(value);
+    take("{'a': [1, 10 ** 5000]}");
+    for (int p = 0; p < 2; p++) {
+        fails(TOSC_ERANGE, tosc_get_json(place(p), tosc_key("x"), &back, NULL));
+        told("'a/1'");
+        told("tosc_get_bigint()");
+    }
+    python("deep = []\n"
+           "for i in range(100000): deep = [deep]\n");
+    value = eval("deep");
+    fails(TOSC_ERANGE, tosc_get_json(value, tosc_self(), &back, NULL));
+    told("more deeply");
+    tosc_value_unref(value);
+    ck_assert_ptr_null(back);
+    free(digits);
+    free(deep);
+    values_stop();
+}
+END_TEST
+
 /* ---- growth ---- */
 
 size_t handle_count(void); /* inside of the library: how many are in use */
@@ -643,6 +710,8 @@ values_suite(void)
     tcase_add_test(types, values_are_compared_and_described);
     tcase_add_test(types, json_comes_through_both_ways);
     tcase_add_test(types, what_json_has_not_is_named_with_its_path);
+    tcase_add_test(types, numbers_that_json_has_not_are_refused);
+    tcase_add_test(types, json_that_python_has_no_room_for_is_refused);
     tcase_add_test(growth, a_million_readings_leave_nothing_behind);
     tcase_add_test(growth, many_names_do_not_pile_up);
     suite_add_tcase(suite, types);

@@ -528,10 +528,12 @@ START_TEST(a_wait_ends_with_the_manager_or_the_watch)
     watch_path(NULL);
     pthread_create(&other, NULL, free_soon, watch);
     fails(TOSC_ECLOSED, tosc_watch_next(watch, -1, &change));
+    told("the watch was freed");
     pthread_join(other, NULL);
     watch_path(NULL);
     pthread_create(&other, NULL, close_soon, NULL);
     fails(TOSC_ECLOSED, tosc_watch_next(watch, -1, &change));
+    told("the Manager that was watched is closed");
     pthread_join(other, NULL);
     end();
 }

@@ -64,8 +64,12 @@ static int
 memory_read(void *impl, tosc_data *ret)
 {
     struct memory_store *store = impl;
+    int ms = __atomic_load_n(&store->counts->reading_ms, __ATOMIC_ACQUIRE);
+    __atomic_fetch_add(&store->counts->reads, 1, __ATOMIC_ACQ_REL);
+    if (ms > 0) {
+        nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+    }
     pthread_mutex_lock(&store->mutex);
-    store->counts->reads++;
     describe(store, ret);
     ret->whole = true;
     ret->bytes = tosc_blob_ref(store->bytes);

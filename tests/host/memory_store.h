@@ -19,10 +19,11 @@ enum mishap {
 };
 
 struct memory_counts {
-    int reads; /* of everything */
+    int reads; /* of everything; atomic */
     int writes;
     int appends;
-    int destroyed; /* atomic */
+    int destroyed;  /* atomic */
+    int reading_ms; /* to be set: how long reading everything takes; atomic */
 };
 
 /*

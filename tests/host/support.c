@@ -5,17 +5,10 @@
  */
 #include "support.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 void
@@ -68,72 +61,12 @@ support_failed(const char *condition, const char *file, int line)
 
 /* ---- files ---- */
 
-static char base[256];
-static char paths[16][512];
-static unsigned paths_used;
-
-static char *
-next_path(void)
-{
-    return paths[__atomic_fetch_add(&paths_used, 1, __ATOMIC_RELAXED)
-                 % (sizeof(paths) / sizeof(paths[0]))];
-}
-
-void
-directory_make(void)
-{
-    const char *where = getenv("TOSC_TEST_DIRECTORY");
-
-    snprintf(base, sizeof(base), "%s/tosc-test-XXXXXX", where != NULL ? where : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(base));
-}
-
-static void
-remove_tree(int parent, const char *name)
-{
-    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    struct dirent *entry;
-
-    while (dir != NULL && (entry = readdir(dir)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0
-            && unlinkat(dirfd(dir), entry->d_name, 0) < 0) {
-            remove_tree(dirfd(dir), entry->d_name);
-        }
-    }
-    if (dir != NULL) {
-        closedir(dir);
-    }
-    unlinkat(parent, name, AT_REMOVEDIR);
-}
-
-void
-directory_remove(void)
-{
-    remove_tree(AT_FDCWD, base);
-}
-
-const char *
-directory(void)
-{
-    return base;
-}
-
-const char *
-path_in(const char *name)
-{
-    char *path = next_path();
-
-    snprintf(path, sizeof(paths[0]), "%s/%s", base, name);
-    return path;
-}
-
 const char *
 store_in(const char *name)
 {
     char *uri = next_path();
 
-    snprintf(uri, sizeof(paths[0]), "file:%s/%s?durable=0", base, name);
+    snprintf(uri, PATH_ROOM, "file:%s/%s?durable=0", directory(), name);
     return uri;
 }
 
@@ -271,41 +204,7 @@ tosc_run(const char *text)
     return child_status(tosc_run_start(text));
 }
 
-/* ---- processes, threads and time ---- */
-
-pid_t
-child_start(void (*body)(void *), void *argument)
-{
-    pid_t child;
-
-    fflush(NULL);
-    child = fork();
-    must(child >= 0);
-    if (child == 0) {
-        body(argument);
-        _exit(0);
-    }
-    return child;
-}
-
-int
-child_status(pid_t child)
-{
-    int status;
-
-    while (waitpid(child, &status, 0) != child) {
-        must(errno == EINTR);
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-void
-child_join(pid_t child)
-{
-    int status = child_status(child);
-
-    ck_assert_msg(status == 0, "a child process failed (status %d)", status);
-}
+/* ---- threads, and what this process is ---- */
 
 void
 in_threads(int count, void *(*body)(void *), void *argument)
@@ -321,33 +220,6 @@ in_threads(int count, void *(*body)(void *), void *argument)
         must(pthread_join(threads[i], &result) == 0);
         must(result == NULL);
     }
-}
-
-void *
-shared_memory(size_t size)
-{
-    void *memory =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    must(memory != MAP_FAILED);
-    return memory;
-}
-
-double
-seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-void
-sleep_us(long us)
-{
-    const struct timespec pause = {us / 1000000, us % 1000000 * 1000};
-
-    nanosleep(&pause, NULL);
 }
 
 int64_t
@@ -371,16 +243,4 @@ sanitized(void)
 #else
     return false;
 #endif
-}
-
-int
-run_suite(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    int failed;
-
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
 }

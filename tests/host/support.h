@@ -16,6 +16,8 @@
 
 #include <tosc/host.h>
 
+#include "../common/process.h"
+
 /*
  * Fails the test with the library's own sentence (and traceback) unless the call returned
  * 0.
@@ -40,24 +42,7 @@ void support_holds(const char *what, const char *text, const char *words,
 void support_is(const char *what, const char *text, const char *wanted, const char *file,
                 int line);
 
-/*
- * For loops, threads and child processes: check's own assertions write to a file each
- * time, under a mutex that a fork may find taken.
- */
-#define must(condition) \
-    ((condition) ? (void)0 : support_failed(#condition, __FILE__, __LINE__))
-void support_failed(const char *condition, const char *file, int line)
-    __attribute__((noreturn));
-
-/*
- * A directory of the test's own; made and removed by a checked fixture. The last sixteen
- * paths returned are good.
- */
-void directory_make(void);
-void directory_remove(void);
-const char *directory(void);
-const char *path_in(const char *name);
-/* The URI of a file store there, which does not flush to the device. */
+/* The URI of a file store in the directory, which does not flush to the device. */
 const char *store_in(const char *name);
 
 /* Writes a file there; its path. */
@@ -86,20 +71,9 @@ const char *tosc_run_path(void);
 int tosc_run(const char *text);
 pid_t tosc_run_start(const char *text);
 
-/* Processes, threads and time. */
-pid_t child_start(void (*body)(void *),
-                  void *argument); /* a failed check there fails it */
-void child_join(pid_t child);      /* must have ended well */
-int child_status(pid_t child);     /* its exit status */
 /* `count` threads; joined, each must return NULL. */
 void in_threads(int count, void *(*body)(void *), void *argument);
-void *shared_memory(size_t size);
-double seconds(void);
-void sleep_us(long us);
 int64_t resident_bytes(void); /* of this process */
 bool sanitized(void); /* compiled with ASan or TSan: no limits of time and memory */
-
-/* main() of a test program. */
-int run_suite(Suite *suite);
 
 #endif
