@@ -18,6 +18,7 @@
 #include "watching.h"
 #include "wrap.h"
 
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -392,6 +393,7 @@ store_once(Manager *m, const Commit *commit, const Buffer *record, bool base,
     return status;
 }
 
+/* 1: there is no room to append; a new base might be smaller than what there is. */
 static int
 store(Manager *m, const Commit *commit, const Buffer *record, bool base, tosc_data *ret)
 {
@@ -399,6 +401,9 @@ store(Manager *m, const Commit *commit, const Buffer *record, bool base, tosc_da
         int status = store_once(m, commit, record, base, ret);
         if (status == TOSC_OK) {
             return 0;
+        }
+        if (status == TOSC_ESYSTEM && !base && tosc_error_errno() == EFBIG) {
+            return 1;
         }
         if (status == TOSC_ECONFLICT) {
             return conflict(m, commit->own);
@@ -473,10 +478,11 @@ much_garbage(const Manager *m)
     return m->suspects > SUSPECTS_FROM && m->suspects > m->table.used / 4;
 }
 
+/* 1: it has to be tried again, with `replace`: the whole state takes the store's place. */
 static int
-commit_deltas(Manager *m, Commit *commit, Transaction *own)
+commit_deltas(Manager *m, Commit *commit, Transaction *own, bool replace)
 {
-    bool base = !m->at.stored || m->ops->append == NULL;
+    bool base = replace || !m->at.stored || m->ops->append == NULL;
     Buffer record = {0};
     tosc_data data;
     if (exclusive_managers > 0 && managers_check_lock(m) < 0) {
@@ -490,9 +496,9 @@ commit_deltas(Manager *m, Commit *commit, Transaction *own)
         result = store(m, commit, &record, base, &data);
     }
     buffer_free(&record);
-    if (result < 0) {
+    if (result != 0) {
         codec_forget_oids(commit);
-        return -1;
+        return result;
     }
     moved(m, &data);
     result = apply_own(m, commit, own);
@@ -510,6 +516,34 @@ commit_deltas(Manager *m, Commit *commit, Transaction *own)
     return result;
 }
 
+/* As commit_deltas(). */
+static int
+commit_changes(Manager *m, Change *changes, Transaction *own, bool replace)
+{
+    Commit commit = {
+        .manager = m, .own = own, .changes = changes, .next_oid = m->next_oid};
+    int result = 0;
+    for (Change *change = changes; change != NULL && result == 0; change = change->next) {
+        if (change->top == NULL || change == transaction_find(own, change->object)) {
+            result = add_change(&commit, change);
+        }
+    }
+    if (result == 0 && commit.deltas.count > 0) {
+        result = commit_deltas(m, &commit, own, replace);
+    } else if (result == 0) {
+        apply_local(m, changes);
+    }
+    Py_XDECREF(commit.chain);
+    disown_ops(&commit.deltas);
+    if (m->spent.count == 0) {
+        PyMem_Free(m->spent.items);
+        m->spent = commit.deltas;
+    } else {
+        deltas_clear(&commit.deltas);
+    }
+    return result;
+}
+
 int
 sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *own)
 {
@@ -523,28 +557,8 @@ sync_commit(Manager *m, Change *changes, const tosc_position *at, Transaction *o
     if (!same_position(&from, &m->at)) {
         return conflict(m, own);
     }
-    Commit commit = {
-        .manager = m, .own = own, .changes = changes, .next_oid = m->next_oid};
-    int result = 0;
-    for (Change *change = changes; change != NULL && result == 0; change = change->next) {
-        if (change->top == NULL || change == transaction_find(own, change->object)) {
-            result = add_change(&commit, change);
-        }
-    }
-    if (result == 0 && commit.deltas.count > 0) {
-        result = commit_deltas(m, &commit, own);
-    } else if (result == 0) {
-        apply_local(m, changes);
-    }
-    Py_XDECREF(commit.chain);
-    disown_ops(&commit.deltas);
-    if (m->spent.count == 0) {
-        PyMem_Free(m->spent.items);
-        m->spent = commit.deltas;
-    } else {
-        deltas_clear(&commit.deltas);
-    }
-    return result;
+    int result = commit_changes(m, changes, own, false);
+    return result > 0 ? commit_changes(m, changes, own, true) : result;
 }
 
 /* The record says all, and refers to nothing that is there now. */
@@ -591,24 +605,33 @@ sync_overwrite(Manager *m, Change *change)
     return result;
 }
 
+/* As commit_deltas(). */
+static int
+sweep(Manager *m, bool replace)
+{
+    Commit commit = {.manager = m, .next_oid = m->next_oid};
+    int result = graph_garbage(m, NULL, &commit.gone, &commit.n_gone);
+    if (result == 0 && commit.n_gone == 0) {
+        m->suspects = 0;
+    } else if (result == 0) {
+        result = commit_deltas(m, &commit, NULL, replace);
+    }
+    PyMem_Free(commit.gone);
+    Py_XDECREF(commit.chain);
+    deltas_clear(&commit.deltas);
+    return result;
+}
+
 int
 sync_sweep(Manager *m)
 {
     if (sync_enter(m) < 0 || turn_take(m, INT64_MAX) < 0) {
         return -1;
     }
-    Commit commit = {.manager = m, .next_oid = m->next_oid};
     int result = m->closed ? sync_enter(m) : pull(m);
     if (result == 0 && much_garbage(m)) {
-        result = graph_garbage(m, NULL, &commit.gone, &commit.n_gone);
-        if (result == 0 && commit.n_gone == 0) {
-            m->suspects = 0;
-        } else if (result == 0) {
-            result = commit_deltas(m, &commit, NULL);
-        }
-        PyMem_Free(commit.gone);
-        Py_XDECREF(commit.chain);
-        deltas_clear(&commit.deltas);
+        result = sweep(m, false);
+        result = result > 0 ? sweep(m, true) : result;
     }
     turn_release(m);
     return result;

@@ -31,6 +31,7 @@
 #define BUSY_PAUSE_MS 1 /* … with pauses of at least this */
 #define LONGEST_BREATHER_MS 50
 #define LONGEST_PAUSE_MS 2000
+#define COMPACT_AGAIN_NS INT64_C(10000000000)
 
 /* Threads of ours that have not ended, under the GIL. */
 static int running_threads;
@@ -46,7 +47,9 @@ struct Watcher {
     bool stopping;   /* under the GIL */
     bool compacting; /* under the GIL */
     bool has_compactor;
-    int refs; /* under the GIL: the Manager, each thread */
+    bool compaction_failed; /* the last one: the next one is not before */
+    int64_t compact_at;     /* this time; both under the GIL */
+    int refs;               /* under the GIL: the Manager, each thread */
 };
 
 static void
@@ -72,13 +75,13 @@ pause_ms(struct Watcher *w, int ms)
 
 /* The GIL is held, an exception is set. */
 static void
-report(struct Watcher *w)
+report(struct Watcher *w, const char *what)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                         "tosc: watching the store failed, trying again: %S", value)
+                         "tosc: %s the store failed, trying again: %S", what, value)
         < 0) {
         PyErr_WriteUnraisable(w->manager);
     }
@@ -116,7 +119,7 @@ fetch(struct Watcher *w, int failures)
         turn_release(m);
         if (result < 0) {
             if (failures == 0) {
-                report(w);
+                report(w, "watching");
             }
             PyErr_Clear();
         }
@@ -141,7 +144,7 @@ wait_failed(struct Watcher *w, int status, int failures)
     if (!end) {
         tosc_raise(status);
         if (PyErr_Occurred() && failures == 0) {
-            report(w);
+            report(w, "watching");
         }
     }
     PyErr_Clear();
@@ -346,7 +349,8 @@ watcher_stop(Manager *m, bool wait)
 
 /* ---- compaction ---- */
 
-static void
+/* 0, or -1 and an exception. */
+static int
 write_base(Manager *m, Transaction *tx)
 {
     tosc_position of = tx->at;
@@ -360,9 +364,8 @@ write_base(Manager *m, Transaction *tx)
     deltas_clear(&commit.deltas);
     transaction_rollback(tx); /* what follows needs no older states any more */
     if (result < 0) {
-        PyErr_Clear();
         buffer_free(&record);
-        return;
+        return -1;
     }
     int status;
     Py_BEGIN_ALLOW_THREADS
@@ -373,7 +376,22 @@ write_base(Manager *m, Transaction *tx)
     if (status == TOSC_OK) {
         m->base_bytes = data.base_bytes;
         m->tail_bytes = data.tail_bytes;
+    } else if (status != TOSC_ECONFLICT) {
+        tosc_raise(status);
+        return -1;
     }
+    return 0; /* after a conflict, somebody else has done it */
+}
+
+/* One that fails would be tried again with each commit, and encodes everything. */
+static void
+note_compaction(struct Watcher *w, int result)
+{
+    if (result < 0 && !w->compaction_failed && PyErr_Occurred()) {
+        report(w, "compacting");
+    }
+    w->compaction_failed = result < 0;
+    w->compact_at = result < 0 ? tosc_monotonic_ns() + COMPACT_AGAIN_NS : 0;
 }
 
 static void
@@ -387,7 +405,7 @@ compact(struct Watcher *w)
         }
         Transaction *tx = m->ops->compact == NULL ? NULL : transaction_new(m);
         if (tx != NULL && transaction_begin(tx) == 0) {
-            write_base(m, tx);
+            note_compaction(w, write_base(m, tx));
         }
         Py_XDECREF((PyObject *)tx);
         PyErr_Clear();
@@ -410,7 +428,8 @@ void
 watcher_compact(Manager *m)
 {
     struct Watcher *w = m->watcher;
-    if (w == NULL || w->compacting || w->stopping) {
+    if (w == NULL || w->compacting || w->stopping
+        || (w->compaction_failed && tosc_monotonic_ns() < w->compact_at)) {
         return;
     }
     if (w->has_compactor) {

@@ -260,6 +260,51 @@ def test_data_beyond_the_clusters_limits(cluster, name):
     assert backend.try_write(b'still usable', version)
 
 
+@pytest.mark.seconds(120)
+def test_a_store_that_has_filled_its_object_can_be_made_smaller(cluster, name):
+    """Up to 90 MiB are a base; what is stored beyond that can only be appended, up to 128."""
+    manager = tosc.Manager(cluster.backend(name, timeout=60))
+    manager.write({})
+    data = manager.read()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter('always')
+        for n in range(12):
+            data[n] = bytes([n]) * (8 * MIB)
+        error = failure(lambda: [data.__setitem__('more', bytes(4 * MIB)) for _ in range(12)],
+                        '90 MiB')
+        assert error.errno == errno.EMSGSIZE
+        wait_until(lambda: warned, what='a warning that it cannot be compacted')
+    assert 'compacting the store failed' in str(warned[0].message)
+    assert len(warned) == 1
+    before = manager.snapshot()
+    assert tosc.Manager(cluster.backend(name)).snapshot() == before
+    with manager.transaction():
+        for n in range(10):
+            del data[n]
+    data['more'] = bytes(4 * MIB)
+    assert sorted(map(str, data)) == ['10', '11', 'more']
+    for n in range(5):
+        data['again'] = bytes([n]) * (8 * MIB)
+    other = tosc.Manager(cluster.backend(name))
+    assert other.snapshot() == manager.snapshot()
+    size = int(cluster.rados('-p', cluster.pool, 'stat', name).split('size')[-1])
+    assert size < 100 * MIB
+
+
+@pytest.mark.seconds(120)
+def test_a_full_object_takes_another_whole(cluster, name):
+    manager = tosc.Manager(cluster.backend(name, timeout=60))
+    manager.write({n: bytes(12 * MIB) for n in range(5)})
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for n in range(5, 8):
+            manager.read()[n] = bytes(12 * MIB)
+        failure(lambda: [manager.read().__setitem__('more', bytes(4 * MIB)) for _ in range(12)],
+                '90 MiB')
+        manager.write({'small': 1})
+    assert tosc.Manager(cluster.backend(name)).read() == {'small': 1}
+
+
 @pytest.mark.seconds(60)
 def test_a_pool_that_is_made_again(cluster, name):
     """What was made for the pool of this name finds the new one."""

@@ -321,6 +321,33 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     assert output.startswith('ok')
 
 
+def test_what_cannot_be_appended_any_more_replaces_the_whole(tmp_path):
+    """A file may be at its limit though what it has to keep is not."""
+    output = run_child('''
+        import errno
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+        manager = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        manager.write({'much': b'x' * 600_000, 'n': 0})
+        data = manager.read()
+        for n in range(1, 20):
+            with manager.transaction():
+                data['n'] = n
+                data['some'] = [bytes([n]) * 190_000]
+        other = tosc.Manager(tosc.FileBackend(sys.argv[1]))
+        assert other.snapshot() == manager.snapshot()
+        assert other.read()['n'] == 19 and other.read()['some'][0][0] == 19
+        try:
+            data['too much'] = b'x' * 300_000
+        except tosc.StorageError as error:
+            print(errno.errorcode[error.errno])
+        del data['much']
+        data['too much'] = b'x' * 300_000
+        assert tosc.Manager(tosc.FileBackend(sys.argv[1])).snapshot() == manager.snapshot()
+    ''', tmp_path / 'store')
+    assert output == 'EFBIG'
+
+
 # ---- foreign, truncated and damaged files ----
 
 FOREIGN = {

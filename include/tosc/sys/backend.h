@@ -113,6 +113,7 @@ struct tosc_backend_ops {
      * Adds bytes after what is stored if the store is at `known`, and makes that the next
      * version. TOSC_ECONFLICT if it is not. When it returns 0 the bytes are as durable as
      * the backend promises. TOSC_EUNKNOWN only after `id` has been looked for in vain.
+     * TOSC_ESYSTEM with EFBIG: there is no room for more; the caller may replace everything.
      */
     int (*append)(void *impl, const void *holder, const void *data, size_t size,
                   const tosc_commit_id *id, const tosc_position *known, tosc_data *ret);
