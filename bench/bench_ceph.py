@@ -78,6 +78,28 @@ def backend(name):
 
 # ---- committing ----
 
+WATCH = '''
+import sys
+sys.path.insert(0, sys.argv[1])
+import bench_ceph, tosc
+manager = tosc.Manager(bench_ceph.backend(sys.argv[2]))
+manager.read()
+print('ready', flush=True)
+sys.stdin.read()
+'''
+
+
+@contextlib.contextmanager
+def watched(name):
+    """Another process keeps up with the store."""
+    with subprocess.Popen([sys.executable, '-c', WATCH, str(HERE), name], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, encoding='utf-8') as child:
+        if child.stdout.readline() != 'ready\n':
+            raise RuntimeError('the other process did not start')
+        yield
+        child.stdin.close()
+
+
 def commits(floor, work, entries, count, rounds):
     """One key changed at a time, in a dict of so many entries."""
     name = f'bench-{uuid.uuid4()}'
@@ -97,11 +119,18 @@ def commits(floor, work, entries, count, rounds):
         each = (grown - size) // 20
         other = name + '-floor'
         floor.numbers('fill', other, size)
+        alone = measure.calls(change, count)
+
+        def in_company():
+            with watched(name):
+                return alone()
+
         found = measure.rows(
             work,
             [(f'floor: {each} bytes into {size / 1e6:.3g} MB',
               lambda: floor.numbers('append', other, count, each)),
-             (f'tosc: one of {entries:,} keys', measure.calls(change, count))],
+             (f'tosc: one of {entries:,} keys', alone),
+             ('tosc: the same, while another process watches', in_company)],
             rounds, '<= 1.15 x')
     return found
 

@@ -18,6 +18,7 @@
 
 #include "core/ceph_connection.h"
 #include "core/ceph_failures.h"
+#include "core/ceph_frames.h"
 #include "core/ceph_guard.h"
 #include "core/ceph_io.h"
 #include "core/ceph_topic.h"
@@ -44,7 +45,8 @@ struct tosc__ceph_mark {
 
 /* One who sleeps for changes, or for the lock; kept for the next. */
 struct tosc__ceph_waiter {
-    int fd; /* eventfd */
+    int fd;        /* eventfd */
+    int64_t until; /* he wakes by himself */
     struct tosc__ceph_waiter *next;
 };
 
@@ -135,14 +137,19 @@ struct tosc__ceph_seen {
     struct tosc__history history;
     tosc_blob *bytes; /* raw content from `from` up to the tail; NULL: none was wanted */
     uint64_t from;
+    int64_t before; /* the version before the first record in `bytes` */
 };
 
 /*
- * Looks at the object. With `known`, gets the raw content after it; if it turns out that
- * the base is another one, from wherever needed. With `whole`, all.
+ * Looks at the object. With `known`, gets the raw content after it, maybe with the record
+ * of its version ahead; if it turns out that the base is another one, from wherever
+ * needed. With `whole`, all.
  */
 int tosc__ceph_look(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
                     const tosc_position *known, bool whole, struct tosc__ceph_seen *ret);
+/* A walk over what a look has brought. `identity` is set from its guard. */
+void tosc__ceph_walk(const struct tosc__ceph_seen *seen, struct tosc__identity *identity,
+                     struct tosc__walk *ret);
 int tosc__ceph_read(void *impl, tosc_data *ret);
 int tosc__ceph_read_since(void *impl, const tosc_position *known, tosc_data *ret);
 void tosc__ceph_describe(const struct tosc__guard *guard, tosc_data *ret);

@@ -47,6 +47,8 @@
 
 #define LAST_RESORT_S "3700"
 #define EXIT_NS (TOSC__SECOND / 2)
+/* Before that, for what has only to be sent. */
+#define REST_NS (20 * TOSC__MS)
 #define RETRY_NS (TOSC__SECOND / 2)
 
 struct connection {
@@ -71,7 +73,7 @@ struct tosc__ceph_link {
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the list, counts */
 static struct connection *connections;
-static int ending; /* atomic: the process ends, nothing is connected any more */
+static int ending; /* atomic: the process ends, librados is not called any more */
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 static pthread_once_t first_connected = PTHREAD_ONCE_INIT;
 static unsigned forks;
@@ -170,10 +172,39 @@ wait_for(const tosc_event *event, const struct tosc__ceph_limit *limit)
     return 0;
 }
 
+void
+tosc__ceph_busy(int change)
+{
+    __atomic_add_fetch(&busy, change, __ATOMIC_SEQ_CST);
+    tosc__futex_wake(&busy, INT32_MAX);
+}
+
+/* First one, then the other: at_exit() does it the other way round. */
+bool
+tosc__ceph_enter(void)
+{
+    tosc__ceph_busy(1);
+    if (__atomic_load_n(&ending, __ATOMIC_SEQ_CST) == 0) {
+        return true;
+    }
+    tosc__ceph_busy(-1);
+    return false;
+}
+
+int
+tosc__ceph_no_memory(const char *what)
+{
+    if (__atomic_load_n(&ending, __ATOMIC_SEQ_CST) != 0) {
+        return tosc__fail_errno(ESHUTDOWN, NULL, "the process is ending, too late for %s",
+                                what);
+    }
+    return tosc__fail(TOSC_ENOMEM, "not enough memory or descriptors for %s", what);
+}
+
 static int
 no_memory(void)
 {
-    return tosc__fail(TOSC_ENOMEM, "not enough memory to connect to a Ceph cluster");
+    return tosc__ceph_no_memory("a connection to a Ceph cluster");
 }
 
 /* ---- identities ---- */
@@ -342,13 +373,6 @@ connection_free(struct connection *c)
     free(c);
 }
 
-void
-tosc__ceph_busy(int change)
-{
-    __atomic_add_fetch(&busy, change, __ATOMIC_RELEASE);
-    tosc__futex_wake(&busy, INT32_MAX);
-}
-
 static void *
 free_main(void *arg)
 {
@@ -397,7 +421,6 @@ static void
 end_connections(void)
 {
     pthread_mutex_lock(&mutex);
-    __atomic_store_n(&ending, 1, __ATOMIC_RELAXED);
     while (connections != NULL) {
         struct connection *c = connections;
 
@@ -414,6 +437,31 @@ end_connections(void)
     pthread_mutex_unlock(&mutex);
 }
 
+static int flushed; /* atomic, futex */
+
+static void *
+flush_main(void *arg)
+{
+    fflush(NULL);
+    __atomic_store_n(&flushed, 1, __ATOMIC_RELEASE);
+    tosc__futex_wake(&flushed, INT32_MAX);
+    return arg;
+}
+
+/* What exit() would have done; but a thread may have a stream that it reads. */
+static void
+flush_streams(void)
+{
+    int64_t deadline = tosc__now() + EXIT_NS;
+
+    if (tosc__ceph_spawn(flush_main, NULL)) {
+        while (__atomic_load_n(&flushed, __ATOMIC_ACQUIRE) == 0
+               && tosc__now() < deadline) {
+            tosc__futex_wait(&flushed, 0, deadline);
+        }
+    }
+}
+
 /*
  * exit() takes away, piece by piece, what librados's threads work with: OpenSSL's state,
  * its own static objects. So none must be left. If one is, the process ends here.
@@ -422,14 +470,16 @@ static void
 at_exit(int status, void *arg)
 {
     (void)arg;
+    tosc__ceph_wait_idle(tosc__now() + REST_NS);
+    __atomic_store_n(&ending, 1, __ATOMIC_SEQ_CST);
     tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
-    if (__atomic_load_n(&busy, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&busy, __ATOMIC_SEQ_CST) == 0) {
         end_connections();
         tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
     }
-    if (__atomic_load_n(&busy, __ATOMIC_ACQUIRE) > 0
+    if (__atomic_load_n(&busy, __ATOMIC_SEQ_CST) > 0
         || __atomic_load_n(&open_count, __ATOMIC_ACQUIRE) > 0) {
-        fflush(NULL);
+        flush_streams();
         _exit(status);
     }
 }
@@ -486,6 +536,18 @@ connection_new(const struct tosc__ceph_identity *identity)
     return c;
 }
 
+/* With the mutex. No thread could be made that connects it. NULL is accepted. */
+static void
+give_up(struct connection *c)
+{
+    if (c != NULL) {
+        c->error = EAGAIN;
+        delist(c);
+        c->refs--;
+        tosc_event_set(c->ready);
+    }
+}
+
 /* One of the list, or a new one that a thread begins to connect. NULL: no memory. */
 static struct connection *
 connection_get(const struct tosc__ceph_identity *identity)
@@ -499,17 +561,15 @@ connection_get(const struct tosc__ceph_identity *identity)
     }
     if (c != NULL) {
         c->refs++;
-    } else if (__atomic_load_n(&ending, __ATOMIC_RELAXED) == 0
-               && (c = connection_new(identity)) != NULL) {
-        c->next = connections;
-        connections = c;
-        tosc__ceph_busy(1);
-        if (!tosc__ceph_spawn(connect_main, c)) {
+    } else if (tosc__ceph_enter()) {
+        c = connection_new(identity);
+        if (c != NULL) {
+            c->next = connections;
+            connections = c;
+        }
+        if (c == NULL || !tosc__ceph_spawn(connect_main, c)) {
             tosc__ceph_busy(-1);
-            c->error = EAGAIN;
-            delist(c);
-            c->refs--;
-            tosc_event_set(c->ready);
+            give_up(c);
         }
     }
     pthread_mutex_unlock(&mutex);
@@ -617,7 +677,10 @@ run(struct job *job, void *(*main)(void *), const char *where,
     int status;
 
     __atomic_add_fetch(&job->refs, 1, __ATOMIC_RELAXED);
-    tosc__ceph_busy(1);
+    if (!tosc__ceph_enter()) {
+        __atomic_sub_fetch(&job->refs, 1, __ATOMIC_RELAXED);
+        return no_memory();
+    }
     if (!tosc__ceph_spawn(main, job)) {
         tosc__ceph_busy(-1);
         __atomic_sub_fetch(&job->refs, 1, __ATOMIC_RELAXED);
@@ -684,10 +747,7 @@ connect_within(const struct tosc__ceph_identity *identity, const char *where,
         int status;
 
         if (c == NULL) {
-            return __atomic_load_n(&ending, __ATOMIC_RELAXED) == 0
-                       ? no_memory()
-                       : tosc__fail_errno(ESHUTDOWN, where,
-                                          "the process is ending: no connection for");
+            return no_memory();
         }
         status = wait_for(c->ready, limit);
         if (status == 0 && c->error == 0) {

@@ -59,8 +59,12 @@ int tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
 void *tosc__ceph_link_io(const struct tosc__ceph_link *link);
 void *tosc__ceph_link_cluster(const struct tosc__ceph_link *link);
 
-/* Something is being made or closed by other threads (1), has been (-1). */
+/* librados is at work for us, mostly in other threads (1), or no more (-1). */
 void tosc__ceph_busy(int change);
+/* The same as tosc__ceph_busy(1). False: the process ends, and librados with it. */
+bool tosc__ceph_enter(void);
+/* TOSC_ENOMEM, or TOSC_ESYSTEM if that was why. */
+int tosc__ceph_no_memory(const char *what);
 /* Waits for what is being made or closed, but no longer than the deadline. */
 void tosc__ceph_wait_idle(int64_t deadline);
 

@@ -41,6 +41,7 @@ struct tosc__ceph_op {
     int fd;   /* eventfd, -1: nobody waits */
     int done; /* atomic */
     int error;
+    unsigned forks; /* that there had been when it was made */
     struct tosc__ceph_link *link;
     rados_completion_t completion;
     rados_read_op_t read;
@@ -90,29 +91,35 @@ completed(rados_completion_t completion, void *arg)
     tosc__ceph_busy(-1);
 }
 
-/* With two references. NULL: no memory, or no descriptors. */
+/*
+ * With two references, and entered until completed() is through with it. NULL: no memory, no
+ * descriptors, or the process ends.
+ */
 static struct tosc__ceph_op *
 op_new(struct tosc__ceph_link *link, bool waited_for)
 {
-    struct tosc__ceph_op *op = tosc__sys.malloc(sizeof(*op));
+    struct tosc__ceph_op *op;
 
-    if (op == NULL) {
+    if (!tosc__ceph_enter()) {
         return NULL;
     }
-    *op = (struct tosc__ceph_op){.refs = 2, .fd = -1};
-    op->link = tosc__ceph_link_ref(link);
-    if (waited_for) {
-        op->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    }
-    if ((waited_for && op->fd < 0)
-        || rados_aio_create_completion2(op, completed, &op->completion) < 0) {
+    op = tosc__sys.malloc(sizeof(*op));
+    if (op != NULL) {
+        *op = (struct tosc__ceph_op){.refs = 2, .fd = -1, .forks = tosc__ceph_forks()};
+        op->link = tosc__ceph_link_ref(link);
+        if (waited_for) {
+            op->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        }
+        if ((!waited_for || op->fd >= 0)
+            && rados_aio_create_completion2(op, completed, &op->completion) == 0) {
+            return op;
+        }
         op->completion = NULL;
         op->refs = 1;
         op_unref(op);
-        return NULL;
     }
-    tosc__ceph_busy(1); /* until completed() is through with it */
-    return op;
+    tosc__ceph_busy(-1);
+    return NULL;
 }
 
 /* For an operation that librados did not take. */
@@ -128,15 +135,14 @@ op_failed(struct tosc__ceph_op *op, int rc)
 static int
 no_memory(void)
 {
-    return tosc__fail(TOSC_ENOMEM, "not enough memory or descriptors for an operation of "
-                                   "the Ceph backend");
+    return tosc__ceph_no_memory("an operation of the Ceph backend");
 }
 
 void
 tosc__ceph_op_abandon(struct tosc__ceph_op *op)
 {
-    if (op == NULL) {
-        return;
+    if (op == NULL || op->forks != tosc__ceph_forks()) {
+        return; /* or the child of a fork: its parent has it */
     }
     if (__atomic_load_n(&op->done, __ATOMIC_ACQUIRE) == 0) {
         rados_aio_cancel(tosc__ceph_link_io(op->link), op->completion);

@@ -4,7 +4,7 @@
  *
  * While the exclusive lock is held it renews the lease. And it sends notices in a stream
  * of commits: where one follows the other without a pause, a notice for each would cost
- * as much as a tenth of the commits themselves, so one is sent every STREAM_NS. A commit
+ * as much as a quarter of the commits themselves, so one is sent every STREAM_NS. A commit
  * after a pause is always told of at once, by who made it; what is decided about that is
  * here too.
  *
@@ -21,7 +21,7 @@
 
 #include "core/ceph_backend.h"
 
-#define STREAM_NS (2 * TOSC__MS)
+#define STREAM_NS (5 * TOSC__MS)
 /* A commit that begins so soon after the last one belongs to a stream, */
 #define BREATH_NS (TOSC__MS / 8)
 /* which is one from this many on. */
@@ -52,6 +52,14 @@ lease_part(const struct tosc__ceph *be)
     return be->lease_ms * TOSC__MS / 3;
 }
 
+/* A notice that is due counts as work under way: the process does not end without it. */
+static void
+tell(struct tosc__ceph *be, const tosc_position *at)
+{
+    tosc__ceph_tell_commit(be, at);
+    tosc__ceph_busy(-1);
+}
+
 /* With the mutex, which it gives up meanwhile. */
 static void
 do_due(struct tosc__ceph *be, int64_t now)
@@ -71,7 +79,7 @@ do_due(struct tosc__ceph *be, int64_t now)
     }
     pthread_mutex_unlock(&be->mutex);
     if (notify) {
-        tosc__ceph_tell_commit(be, &at);
+        tell(be, &at);
     }
     if (renew) {
         renew_lease(be, token);
@@ -179,7 +187,9 @@ leave_to_keeper(struct tosc__ceph *be, const tosc_position *at, int64_t now)
     be->notice = *at;
     if (be->notice_at == 0) {
         be->notice_at = be->noticed_at + STREAM_NS;
-        if (!call_keeper(be)) {
+        if (call_keeper(be)) {
+            tosc__ceph_busy(1);
+        } else {
             be->notice_at = 0;
         }
     }
@@ -224,7 +234,7 @@ tosc__ceph_end_keeper(struct tosc__ceph *be)
         pthread_join(be->keeper, NULL);
     }
     if (due) {
-        tosc__ceph_tell_commit(be, &be->notice);
+        tell(be, &be->notice);
     }
 }
 

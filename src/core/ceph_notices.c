@@ -42,6 +42,8 @@
 #define LOCK_IS_FREE INT64_C(0)
 #define GREETING INT64_C(-1)
 
+/* None of ours: makes everybody look. */
+static const unsigned char look[NOTICE_SIZE];
 static const unsigned char notice_magic[8] = {'T', 'O', 'S', 'C', 'n', 'o', 't', '1'};
 
 /* Those of one backend object; outlives it while some are under way. */
@@ -49,8 +51,7 @@ struct tosc__ceph_notices {
     int refs;              /* atomic */
     pthread_mutex_t mutex; /* guards all below; after the backend's */
     int under_way;
-    bool due; /* one more, as soon as one has come back: */
-    unsigned char text[NOTICE_SIZE];
+    bool due;         /* one more, as soon as one has come back */
     uint64_t signs;   /* that others watch, or that our own watch is another one */
     int64_t alone_at; /* nobody else watched at this time; 0: not known */
 };
@@ -189,9 +190,7 @@ only_we_answered(const struct notice *notice)
 
 /* ---- sending ---- */
 
-static void send_notice(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
-                        const char *object, uint64_t cookie,
-                        struct tosc__ceph_watch *greeter);
+static void send_notice(struct notice *notice, const unsigned char *text);
 
 static void
 notice_free(struct notice *notice)
@@ -206,12 +205,37 @@ notice_free(struct notice *notice)
     tosc__ceph_busy(-1);
 }
 
+static struct notice *
+notice_new(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
+           const char *object, uint64_t cookie)
+{
+    size_t room = strlen(object) + 1;
+    struct notice *notice;
+
+    if (!tosc__ceph_enter()) {
+        return NULL;
+    }
+    notice = tosc__sys.malloc(sizeof(*notice) + room);
+    if (notice == NULL) {
+        tosc__ceph_busy(-1);
+    } else {
+        __atomic_add_fetch(&notices->refs, 1, __ATOMIC_RELAXED);
+        *notice = (struct notice){.notices = notices,
+                                  .link = tosc__ceph_link_ref(link),
+                                  .cookie = cookie,
+                                  .sent_at = tosc__now()};
+        memcpy(notice->object, object, room);
+    }
+    return notice;
+}
+
 static void
 returned(rados_completion_t completion, void *arg)
 {
     struct notice *notice = arg;
     struct tosc__ceph_notices *notices = notice->notices;
     bool alone = rados_aio_get_return_value(completion) == 0 && only_we_answered(notice);
+    struct notice *next = NULL;
     bool more;
 
     rados_aio_release(completion);
@@ -224,62 +248,39 @@ returned(rados_completion_t completion, void *arg)
     }
     pthread_mutex_unlock(&notices->mutex);
     if (more) {
-        send_notice(notices, notice->link, notice->object, notice->cookie, NULL);
+        next = notice_new(notices, notice->link, notice->object, notice->cookie);
+    }
+    if (next != NULL) {
+        send_notice(next, look);
     }
     notice_free(notice);
 }
 
-static struct notice *
-notice_new(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
-           const char *object)
-{
-    size_t room = strlen(object) + 1;
-    struct notice *notice = tosc__sys.malloc(sizeof(*notice) + room);
-
-    if (notice != NULL) {
-        __atomic_add_fetch(&notices->refs, 1, __ATOMIC_RELAXED);
-        *notice = (struct notice){.notices = notices,
-                                  .link = tosc__ceph_link_ref(link),
-                                  .sent_at = tosc__now()};
-        memcpy(notice->object, object, room);
-        tosc__ceph_busy(1);
-    }
-    return notice;
-}
-
 /*
- * What cannot be sent is not: the pause between two looks of those who wait is limited.
+ * Takes over the notice. What cannot be sent is not: the pause between two looks of those
+ * who wait is limited. Where too many are under way, one that makes all look does for all.
  */
 static void
-send_notice(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
-            const char *object, uint64_t cookie, struct tosc__ceph_watch *greeter)
+send_notice(struct notice *notice, const unsigned char *text)
 {
-    unsigned char text[NOTICE_SIZE];
+    struct tosc__ceph_notices *notices = notice->notices;
     rados_completion_t completion;
-    struct notice *notice = notice_new(notices, link, object);
     bool full;
 
-    if (notice == NULL) {
-        tosc__ceph_watch_greeted(greeter);
-        return;
-    }
-    notice->cookie = cookie;
-    notice->greeter = greeter;
     pthread_mutex_lock(&notices->mutex);
     full = notices->under_way >= NOTICES_MAX;
-    notices->due = full;
+    notices->due = notices->due || full;
     notices->under_way += !full;
     notice->signs = notices->signs;
-    memcpy(text, notices->text, sizeof(text));
     pthread_mutex_unlock(&notices->mutex);
     if (full) {
         notice_free(notice);
         return;
     }
     if (rados_aio_create_completion2(notice, returned, &completion) == 0) {
-        if (rados_aio_notify(tosc__ceph_link_io(link), object, completion, (char *)text,
-                             sizeof(text), NOTICE_TIMEOUT_MS, &notice->reply,
-                             &notice->reply_size)
+        if (rados_aio_notify(tosc__ceph_link_io(notice->link), notice->object, completion,
+                             (const char *)text, NOTICE_SIZE, NOTICE_TIMEOUT_MS,
+                             &notice->reply, &notice->reply_size)
             == 0) {
             return;
         }
@@ -291,32 +292,28 @@ send_notice(struct tosc__ceph_notices *notices, struct tosc__ceph_link *link,
     notice_free(notice);
 }
 
+/* Takes over the reference to the greeter. */
 static void
 say(struct tosc__ceph *be, int64_t version, const tosc_position *at,
     struct tosc__ceph_watch *greeter)
 {
+    unsigned char text[NOTICE_SIZE];
     struct tosc__ceph_notices *notices;
-    struct tosc__ceph_link *link;
-    uint64_t cookie;
+    struct notice *notice = NULL;
 
     pthread_mutex_lock(&be->mutex);
-    link = tosc__ceph_link_ref(be->link);
-    cookie = tosc__ceph_watch_cookie(be);
-    notices = link != NULL ? notices_of(be) : NULL;
+    encode(be->sender, version, at, text);
+    notices = be->link != NULL ? notices_of(be) : NULL;
     if (notices != NULL) {
-        __atomic_add_fetch(&notices->refs, 1, __ATOMIC_RELAXED);
-        pthread_mutex_lock(&notices->mutex);
-        encode(be->sender, version, at, notices->text);
-        pthread_mutex_unlock(&notices->mutex);
+        notice = notice_new(notices, be->link, be->object, tosc__ceph_watch_cookie(be));
     }
     pthread_mutex_unlock(&be->mutex);
-    if (notices != NULL) {
-        send_notice(notices, link, be->object, cookie, greeter);
-        tosc__ceph_notices_unref(notices);
+    if (notice != NULL) {
+        notice->greeter = greeter;
+        send_notice(notice, text);
     } else {
         tosc__ceph_watch_greeted(greeter);
     }
-    tosc__ceph_link_unref(link);
 }
 
 void

@@ -13,6 +13,12 @@
  * is needed. A cookie that is simply wrong shows by records that do not fit; then
  * everything is read.
  *
+ * Where an older copy was put in the place of the object, versions are made again, by
+ * other commits. So the commit that a position comes from is compared with whatever the
+ * same operation brings: guard, history, records. That these have its version among them is
+ * seen to by reading its record once more, unless that is large. If it is another commit,
+ * the position means nothing, and everything is read.
+ *
  * An object without a guard, but with the content of a data file, is a store too:
  * somebody has put a copy there. Its guard is derived from its content, and written by
  * the next change.
@@ -122,22 +128,22 @@ tosc__ceph_learn(struct tosc__ceph *be, const struct tosc__ceph_state *state,
 {
     const struct tosc__guard *guard = &state->guard;
     tosc_position at = tosc__guard_position(guard);
+    struct tosc__history found = {.count = 0};
 
-    tosc__ceph_topic_tell(be->topic, &at, mark->topic);
-    pthread_mutex_lock(&be->mutex);
     if (history != NULL) {
-        tosc__history_merge(&be->history, history);
+        found = *history;
     }
     if (guard->version > 0) {
-        tosc__history_add(&be->history, guard->version, guard->commit_id);
+        tosc__history_add(&found, guard->version, guard->commit_id);
+    }
+    tosc__ceph_topic_tell(be->topic, &at, mark->topic);
+    pthread_mutex_lock(&be->mutex);
+    if (memcmp(guard->store_id, be->state.guard.store_id, 16) != 0) {
+        be->history = found;
+    } else {
+        tosc__history_merge(&be->history, &found);
     }
     if (!be->knows || !is_before(guard, &be->state.guard)) {
-        if (memcmp(guard->store_id, be->state.guard.store_id, 16) != 0) {
-            be->history.count = 0;
-            if (history != NULL) {
-                be->history = *history;
-            }
-        }
         be->knows = true;
         be->state = *state;
         be->state_events = mark->events;
@@ -382,6 +388,7 @@ adopt(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
     if (status == 0 && ret->state.guard.version > 0) {
         content->size = (size_t)ret->state.guard.tail;
         ret->bytes = content;
+        ret->before = ret->state.guard.base_version - 1;
     } else {
         tosc_blob_unref(content);
     }
@@ -390,26 +397,47 @@ adopt(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
 
 /* ---- a look ---- */
 
-/* Whether what `known` names is a state of this store that its present content shows. */
+/*
+ * Whether what `known` names is a state of this store that its present content shows.
+ * What its records say is not looked at.
+ */
 static bool
-can_continue(const struct tosc__guard *guard, const tosc_position *known)
+can_continue(const struct tosc__ceph_seen *seen, const tosc_position *known)
 {
-    return known != NULL && known->stored && known->version >= guard->base_version
-           && known->version <= guard->version
-           && memcmp(known->store_id, guard->store_id, sizeof(guard->store_id)) == 0;
+    const struct tosc__guard *guard = &seen->state.guard;
+    const uint8_t *id;
+
+    if (known == NULL || !known->stored || known->version < guard->base_version
+        || known->version > guard->version
+        || memcmp(known->store_id, guard->store_id, sizeof(guard->store_id)) != 0) {
+        return false;
+    }
+    id = known->version == guard->version
+             ? guard->commit_id
+             : tosc__history_find(&seen->history, known->version);
+    return id == NULL || tosc__position_may_be(known, id);
 }
 
-/* Where the content begins that is needed by one who is at `known`. */
-static uint64_t
-start_for(const struct tosc__guard *guard, const tosc_position *known, bool whole)
+/* Sets where the content begins that is needed by one who is at `known`. */
+static void
+start_for(struct tosc__ceph_seen *seen, const tosc_position *known, bool whole)
 {
-    if (whole || !can_continue(guard, known)) {
-        return 0;
+    const struct tosc__guard *guard = &seen->state.guard;
+    struct tosc__hint hint;
+
+    seen->from = 0;
+    seen->before = guard->base_version - 1;
+    if (whole || !can_continue(seen, known)) {
+        return;
     }
-    return known->cookie[0] == guard->generation && known->cookie[1] >= guard->base_end
-                   && known->cookie[1] <= guard->tail
-               ? known->cookie[1]
-               : guard->base_end;
+    hint = tosc__position_hint(known);
+    seen->from = guard->base_end;
+    seen->before = guard->base_version;
+    if (tosc__position_is_of(known, guard->generation) && hint.offset >= guard->base_end
+        && hint.offset <= guard->tail) {
+        seen->from = hint.offset;
+        seen->before = known->version - hint.at_record;
+    }
 }
 
 static void
@@ -425,7 +453,7 @@ first_range(struct tosc__ceph *be, const tosc_position *known, bool whole,
         pthread_mutex_unlock(&be->mutex);
         ret->length = hint < CHUNK ? (size_t)hint : CHUNK;
     } else if (known != NULL && known->stored) {
-        ret->offset = known->cookie[1];
+        ret->offset = tosc__position_hint(known).offset;
         ret->length = TAIL_GUESS;
     }
 }
@@ -476,7 +504,7 @@ try_look(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
         seen->bytes = tosc_blob_unref(seen->bytes);
         return 0;
     }
-    seen->from = start_for(guard, known, whole);
+    start_for(seen, known, whole);
     if (seen->from != range.offset) {
         found.have = 0;
     }
@@ -559,77 +587,113 @@ header_is_good(const struct tosc__ceph_seen *seen, const struct tosc__identity *
                && memcmp(found.store_id, identity->store_id, 16) == 0);
 }
 
-/*
- * Moves the payloads of versions above `after` together at the start of the bytes. False:
- * the records are not what the guard says; *walk tells where.
- */
-static bool
-squeeze(const struct tosc__ceph_seen *seen, int64_t from_version, int64_t after,
-        struct tosc__history *history, struct tosc__walk *walk, size_t *ret_used)
+void
+tosc__ceph_walk(const struct tosc__ceph_seen *seen, struct tosc__identity *identity,
+                struct tosc__walk *ret)
 {
     const struct tosc__guard *guard = &seen->state.guard;
+
+    tosc__identity_init(identity, guard->store_id, guard->generation);
+    *ret = (struct tosc__walk){.identity = identity,
+                               .bytes = seen->bytes != NULL ? seen->bytes->data : NULL,
+                               .size = seen->bytes != NULL ? seen->bytes->size : 0,
+                               .start = seen->from,
+                               .offset = seen->from > 0 ? seen->from : TOSC__HEADER_SIZE,
+                               .version = seen->before};
+}
+
+/*
+ * Moves the payloads of versions above that of `known` (NULL: of all) together at the
+ * start of the bytes. False: the records are not what the guard says, *walk tells where;
+ * or another commit has made the version of `known`: *ret_other.
+ */
+static bool
+squeeze(struct tosc__ceph_seen *seen, const tosc_position *known, struct tosc__walk *walk,
+        size_t *ret_used, bool *ret_other)
+{
+    struct tosc__guard *guard = &seen->state.guard;
     struct tosc__identity identity;
     size_t used = 0;
 
-    tosc__identity_init(&identity, guard->store_id, guard->generation);
-    *walk = (struct tosc__walk){.identity = &identity,
-                                .bytes = seen->bytes->data,
-                                .size = seen->bytes->size,
-                                .start = seen->from,
-                                .offset = seen->from > 0 ? seen->from : TOSC__HEADER_SIZE,
-                                .version = from_version};
+    *ret_other = false;
+    tosc__ceph_walk(seen, &identity, walk);
     if (!header_is_good(seen, &identity)) {
         return false;
     }
     while (walk->offset < guard->tail && tosc__walk_next(walk)) {
-        if (!tosc__is_zero(walk->record.commit_id, 16)) {
-            tosc__history_add(history, walk->version, walk->record.commit_id);
+        const struct tosc__record *record = &walk->record;
+
+        *ret_other = known != NULL && walk->version == known->version
+                     && !tosc__position_may_be(known, record->commit_id);
+        if (*ret_other) {
+            return false;
         }
-        if (walk->version > after) {
-            memmove(seen->bytes->data + used, walk->payload, walk->record.length);
-            used += (size_t)walk->record.length;
+        tosc__history_add(&seen->history, walk->version, record->commit_id);
+        if (known == NULL || walk->version > known->version) {
+            memmove(seen->bytes->data + used, walk->payload, record->length);
+            used += (size_t)record->length;
+        }
+        if (record->kind == TOSC__APPEND) {
+            guard->last = walk->offset - tosc__record_extent(record->length);
         }
     }
     *ret_used = used;
     return walk->offset == guard->tail && walk->version == guard->version;
 }
 
-/*
- * What a look for `known` has brought, as the caller wants it. 1: the cookie was wrong.
- */
+/* Remembers the commits of the records that a look has brought. */
+static void
+learn_history(struct tosc__ceph *be, const struct tosc__ceph_seen *seen)
+{
+    pthread_mutex_lock(&be->mutex);
+    if (memcmp(be->state.guard.store_id, seen->state.guard.store_id, 16) == 0) {
+        tosc__history_merge(&be->history, &seen->history);
+    }
+    pthread_mutex_unlock(&be->mutex);
+}
+
+enum finish {
+    FINISH_DONE = 0,
+    FINISH_WRONG_COOKIE = 1,
+    FINISH_OTHER_COMMIT /* has made the version of `known` */
+};
+
+/* Makes of a look for `known` what the caller wants: how it ended, or a status. */
 static int
 finish_read(struct tosc__ceph *be, const tosc_position *known,
             struct tosc__ceph_seen *seen, tosc_data *ret)
 {
     const struct tosc__guard *guard = &seen->state.guard;
-    bool partial = can_continue(guard, known);
-    bool at_known = partial && known->cookie[1] == seen->from;
-    int64_t from_version = seen->from == 0 ? guard->base_version - 1
-                           : at_known      ? known->version
-                                           : guard->base_version;
+    bool partial = can_continue(seen, known);
     struct tosc__walk walk;
     size_t room;
     size_t used;
+    bool other;
 
     tosc__ceph_describe(guard, ret);
     ret->whole = !partial;
     if (!ret->at.stored || seen->bytes == NULL) {
-        return 0;
+        if (partial && tosc__position_is_of(known, guard->generation)) {
+            ret->at = *known;
+        }
+        return FINISH_DONE;
     }
     room = seen->bytes->size;
-    if (!squeeze(seen, from_version, partial ? known->version : 0, &seen->history, &walk,
-                 &used)) {
-        return seen->from > 0 ? 1 : tosc__ceph_damaged(be, walk.offset, walk.version + 1);
+    if (!squeeze(seen, partial ? known : NULL, &walk, &used, &other)) {
+        if (other) {
+            return FINISH_OTHER_COMMIT;
+        }
+        return seen->from > 0 ? FINISH_WRONG_COOKIE
+                              : tosc__ceph_damaged(be, walk.offset, walk.version + 1);
     }
-    pthread_mutex_lock(&be->mutex);
-    tosc__history_merge(&be->history, &seen->history);
-    pthread_mutex_unlock(&be->mutex);
+    learn_history(be, seen);
+    ret->at = tosc__guard_position(guard);
     if (partial && used == 0 && known->version == guard->version) {
-        return 0;
+        return FINISH_DONE;
     }
     ret->bytes = shrink(seen->bytes, room < TAIL_GUESS ? TAIL_GUESS : room, used);
     seen->bytes = NULL;
-    return 0;
+    return FINISH_DONE;
 }
 
 int
@@ -649,13 +713,14 @@ tosc__ceph_read_since(void *impl, const tosc_position *known, tosc_data *ret)
         }
         status = finish_read(be, known, &seen, &data);
         tosc_blob_unref(seen.bytes);
-        if (status == 0) {
+        if (status == FINISH_DONE) {
             *ret = data;
         }
-        if (status != 1) {
+        if (status <= FINISH_DONE) {
             return status;
         }
         whole = true;
+        known = status == FINISH_OTHER_COMMIT ? NULL : known;
     }
 }
 

@@ -168,27 +168,15 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
 
 /* The id of `version` among the records that a look has brought. */
 static bool
-find_in_records(const struct tosc__ceph_seen *seen, const struct tosc__guard *from,
-                int64_t version, uint8_t ret[16])
+find_in_records(const struct tosc__ceph_seen *seen, int64_t version, uint8_t ret[16])
 {
-    const struct tosc__guard *guard = &seen->state.guard;
     struct tosc__identity identity;
-    struct tosc__walk walk = {.identity = &identity,
-                              .start = seen->from,
-                              .offset = seen->from > 0 ? seen->from : TOSC__HEADER_SIZE,
-                              .version = guard->base_version};
+    struct tosc__walk walk;
 
     if (seen->bytes == NULL) {
         return false;
     }
-    walk.bytes = seen->bytes->data;
-    walk.size = seen->bytes->size;
-    if (seen->from == 0) {
-        walk.version--;
-    } else if (seen->from != guard->base_end) {
-        walk.version = from->version;
-    }
-    tosc__identity_init(&identity, guard->store_id, guard->generation);
+    tosc__ceph_walk(seen, &identity, &walk);
     while (tosc__walk_next(&walk)) {
         /* A base that a compaction has made bears no id. */
         if (walk.version == version) {
@@ -200,8 +188,8 @@ find_in_records(const struct tosc__ceph_seen *seen, const struct tosc__guard *fr
 }
 
 static bool
-find_id(struct tosc__ceph *be, const struct tosc__ceph_seen *seen,
-        const struct tosc__guard *from, int64_t version, uint8_t ret[16])
+find_id(struct tosc__ceph *be, const struct tosc__ceph_seen *seen, int64_t version,
+        uint8_t ret[16])
 {
     const struct tosc__guard *guard = &seen->state.guard;
     const uint8_t *found = tosc__history_find(&seen->history, version);
@@ -213,7 +201,7 @@ find_id(struct tosc__ceph *be, const struct tosc__ceph_seen *seen,
         memcpy(ret, found, 16);
         return true;
     }
-    if (find_in_records(seen, from, version, ret)) {
+    if (find_in_records(seen, version, ret)) {
         return true;
     }
     pthread_mutex_lock(&be->mutex);
@@ -303,7 +291,7 @@ look_for(struct tosc__ceph *be, struct question *question,
                                  == TOSC__CEPH_APPLIED
                       ? NOT_STORED
                       : LOOK_AGAIN;
-    } else if (find_id(be, &seen, before, before->version + 1, found)) {
+    } else if (find_id(be, &seen, before->version + 1, found)) {
         verdict = memcmp(found, question->id, 16) == 0 ? STORED : OTHER_STORED;
     } else if (depth == LAST && guard->generation == before->generation) {
         verdict = look_for(be, question, limit, SINCE);

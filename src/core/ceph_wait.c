@@ -86,10 +86,15 @@ tosc__ceph_heard(struct tosc__ceph *be, const tosc_position *news)
 void
 tosc__ceph_announce(struct tosc__ceph *be, const tosc_position *at)
 {
+    int64_t now = tosc__now();
+
     pthread_mutex_lock(&be->mutex);
     be->own_version = at->version;
-    if (be->waiting != NULL && tosc__now() >= be->quiet_until) {
-        wake_all(be);
+    for (struct tosc__ceph_waiter *waiter = be->waiting; waiter != NULL;
+         waiter = waiter->next) {
+        if (now >= be->quiet_until || waiter->until > be->quiet_until) {
+            eventfd_write(waiter->fd, 1);
+        }
     }
     pthread_mutex_unlock(&be->mutex);
 }
@@ -119,6 +124,7 @@ tosc__ceph_waiter_take(struct tosc__ceph *be)
             return NULL;
         }
     }
+    waiter->until = INT64_MAX;
     pthread_mutex_lock(&be->mutex);
     waiter->next = be->waiting;
     be->waiting = waiter;
@@ -145,8 +151,14 @@ tosc__ceph_waiter_give(struct tosc__ceph *be, struct tosc__ceph_waiter *waiter)
         return;
     }
     pthread_mutex_lock(&be->mutex);
-    while (*at != waiter) {
+    while (*at != NULL && *at != waiter) {
         at = &(*at)->next;
+    }
+    if (*at == NULL) {
+        /* A signal's handler has forked, in a wait of its thread: this is the child. */
+        pthread_mutex_unlock(&be->mutex);
+        free(waiter);
+        return;
     }
     *at = waiter->next;
     drain(waiter);
@@ -239,6 +251,9 @@ consider(struct tosc__ceph *be, const struct wait *wait, int64_t now, int64_t *r
     }
     if (be->doubt_at != 0 && be->doubt_at < *ret_until) {
         *ret_until = be->doubt_at;
+    }
+    if (wait->waiter != NULL) {
+        wait->waiter->until = *ret_until;
     }
     pthread_mutex_unlock(&be->mutex);
     return answer;

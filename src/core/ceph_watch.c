@@ -169,18 +169,19 @@ unwatch(struct tosc__ceph_watch *watch)
 void
 tosc__ceph_watch_drop(struct tosc__ceph_watch *watch)
 {
+    bool entered;
     bool done;
 
     if (watch == NULL) {
         return;
     }
-    tosc__ceph_busy(1);
+    entered = tosc__ceph_enter();
     pthread_mutex_lock(&watch->mutex);
     watch->be = NULL;
-    watch->dropped = true;
+    watch->dropped = entered;
     done = watch->done;
     pthread_mutex_unlock(&watch->mutex);
-    if (done) {
+    if (done && entered) {
         unwatch(watch);
     }
 }
@@ -204,6 +205,7 @@ begun(rados_completion_t completion, void *arg)
         unwatch(watch);
     }
     watch_unref(watch);
+    tosc__ceph_busy(-1);
 }
 
 /* ---- beginning ---- */
@@ -232,9 +234,14 @@ static int
 register_watch(struct tosc__ceph_watch *watch)
 {
     rados_completion_t completion;
-    int rc = rados_aio_create_completion2(watch, begun, &completion);
+    int rc = tosc__ceph_enter() ? 0 : -ESHUTDOWN;
 
     if (rc < 0) {
+        return rc;
+    }
+    rc = rados_aio_create_completion2(watch, begun, &completion);
+    if (rc < 0) {
+        tosc__ceph_busy(-1);
         return rc;
     }
     watch->refs++;
@@ -243,6 +250,7 @@ register_watch(struct tosc__ceph_watch *watch)
     if (rc < 0) {
         rados_aio_release(completion);
         watch->refs--;
+        tosc__ceph_busy(-1);
     }
     return rc;
 }
@@ -385,7 +393,10 @@ tosc__ceph_watch_is_good(struct tosc__ceph *be)
         tosc__ceph_watch_drop(watch);
         return false;
     }
-    good = rados_watch_check(tosc__ceph_link_io(watch->link), watch->cookie) >= 0;
+    if (tosc__ceph_enter()) {
+        good = rados_watch_check(tosc__ceph_link_io(watch->link), watch->cookie) >= 0;
+        tosc__ceph_busy(-1);
+    }
     if (!good) {
         __atomic_store_n(&watch->broken, 1, __ATOMIC_RELEASE);
     }

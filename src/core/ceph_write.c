@@ -223,23 +223,25 @@ next_generation(const struct tosc__guard *from, struct tosc__guard *ret,
     return 0;
 }
 
-/* The commit ids that the new object does not show any more. */
+/* Adds what is known of the commits up to that of `guard`, for the object after it. */
 static void
-history_of(struct tosc__ceph *be, const struct tosc__guard *guard,
-           struct tosc__history *ret)
+add_history(struct tosc__ceph *be, const struct tosc__guard *guard,
+            struct tosc__history *history)
 {
-    *ret = (struct tosc__history){.count = 0};
+    struct tosc__history known = {.count = 0};
+
     if (guard->version == 0) {
         return;
     }
+    tosc__history_add(history, guard->version, guard->commit_id);
     pthread_mutex_lock(&be->mutex);
-    if (memcmp(be->state.guard.store_id, guard->store_id, 16) == 0
-        && be->history.newest == guard->version) {
-        *ret = be->history;
+    if (memcmp(be->state.guard.store_id, guard->store_id, 16) == 0) {
+        known = be->history;
     }
     pthread_mutex_unlock(&be->mutex);
-    if (ret->count == 0) {
-        tosc__history_add(ret, guard->version, guard->commit_id);
+    tosc__history_cut(&known, guard->version);
+    if (!tosc__history_differs(history, &known)) {
+        tosc__history_merge(history, &known);
     }
 }
 
@@ -250,7 +252,7 @@ replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state
         struct tosc__ceph_limit *limit, struct tosc__guard *ret, int *ret_status)
 {
     struct tosc__frames frames = {.bytes = NULL};
-    struct tosc__history history;
+    struct tosc__history history = {.count = 0};
     struct tosc__identity identity;
     struct tosc__guard guard;
     struct tosc__ceph_change change = {
@@ -264,7 +266,7 @@ replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state
     guard.version++;
     guard.base_version = guard.version;
     memcpy(guard.commit_id, id, sizeof(guard.commit_id));
-    history_of(be, &from->guard, &history);
+    add_history(be, &from->guard, &history);
     if (!tosc__frames_header(&frames, &identity)
         || !tosc__frames_record(&frames, &identity, TOSC__BASE, guard.version, id, data,
                                 size)) {
@@ -272,6 +274,7 @@ replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state
     } else {
         guard.base_end = frames.size;
         guard.tail = frames.size;
+        guard.last = 0;
         change.bytes = frames.bytes;
         change.size = frames.size;
         step = commit(be, holder, from, &change, limit, ret_status);
@@ -403,6 +406,7 @@ append(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
         change.offset = guard.tail;
         change.bytes = frames.bytes;
         change.size = frames.size;
+        guard.last = guard.tail;
         guard.tail += frames.size;
         memcpy(guard.commit_id, id->bytes, sizeof(guard.commit_id));
         step = commit(be, holder, from, &change, limit, ret_status);
@@ -467,66 +471,82 @@ tosc__ceph_append(void *impl, const void *holder, const void *data, size_t size,
 
 /* ---- compaction ---- */
 
-/* Goes to the place after version `of`, in what a look has brought. */
+/*
+ * Goes to the place after version `of`, in what a look has brought. False: there is none.
+ * *ret_other: another commit has made that version.
+ */
 static bool
-walk_to(const struct tosc__ceph_seen *seen, const struct tosc__identity *identity,
-        const tosc_position *of, struct tosc__walk *walk)
+walk_to(const struct tosc__ceph_seen *seen, const tosc_position *of,
+        struct tosc__walk *walk, bool *ret_other)
 {
-    *walk = (struct tosc__walk){.identity = identity,
-                                .bytes = seen->bytes != NULL ? seen->bytes->data : NULL,
-                                .size = seen->bytes != NULL ? seen->bytes->size : 0,
-                                .start = seen->from,
-                                .offset = seen->from,
-                                .version = of->version};
-    if (of->version == seen->state.guard.version) {
+    *ret_other = false;
+    if (seen->bytes == NULL) {
         walk->offset = seen->state.guard.tail;
-        return true;
+        walk->version = of->version;
     }
-    if (seen->from == 0) {
-        walk->offset = TOSC__HEADER_SIZE;
-        walk->version = seen->state.guard.base_version - 1;
-        while (walk->version < of->version) {
-            if (!tosc__walk_next(walk)) {
-                return false;
-            }
+    while (walk->version < of->version) {
+        if (!tosc__walk_next(walk)) {
+            return false;
         }
+        *ret_other = walk->version == of->version
+                     && !tosc__position_may_be(of, walk->record.commit_id);
     }
     return true;
 }
 
-/* The new object's content: `data` as its base, and what came after `of`. */
+/* What was read from the start is damaged; else the place was perhaps a wrong one. */
+static int
+does_not_fit(const struct tosc__ceph *be, const struct tosc__ceph_seen *seen,
+             const struct tosc__walk *walk)
+{
+    return seen->from > 0 ? TOSC_ECONFLICT
+                          : tosc__ceph_damaged(be, walk->offset, walk->version + 1);
+}
+
+/*
+ * The new object's content: `data` as its base, and what came after `of`. Adds the
+ * commits of that to `history`. TOSC_ECONFLICT: `of` is no state of this store any more,
+ * as an older copy of it was put in its place.
+ */
 static int
 gather(struct tosc__ceph *be, const struct tosc__ceph_seen *seen,
        const struct tosc__identity *identity, const void *data, size_t size,
-       const tosc_position *of, struct tosc__frames *frames, uint64_t *ret_base_end)
+       const tosc_position *of, struct tosc__frames *frames, struct tosc__guard *ret,
+       struct tosc__history *history)
 {
     const struct tosc__guard *guard = &seen->state.guard;
     struct tosc__identity old;
     struct tosc__walk walk;
+    bool other;
 
-    tosc__identity_init(&old, guard->store_id, guard->generation);
     if (!tosc__frames_header(frames, identity)
         || !tosc__frames_record(frames, identity, TOSC__BASE, of->version, NULL, data,
                                 size)) {
         return no_memory(be);
     }
-    *ret_base_end = frames->size;
-    if (!walk_to(seen, &old, of, &walk)) {
-        return tosc__ceph_damaged(be, walk.offset, walk.version + 1);
+    ret->base_end = frames->size;
+    ret->last = 0;
+    tosc__ceph_walk(seen, &old, &walk);
+    if (!walk_to(seen, of, &walk, &other)) {
+        return does_not_fit(be, seen, &walk);
+    }
+    if (other) {
+        return TOSC_ECONFLICT;
     }
     while (walk.version < guard->version) {
         if (!tosc__walk_next(&walk)) {
-            return tosc__ceph_damaged(be, walk.offset, walk.version + 1);
+            return does_not_fit(be, seen, &walk);
         }
+        ret->last = frames->size;
         if (!tosc__frames_record(frames, identity, TOSC__APPEND, walk.version,
                                  walk.record.commit_id, walk.payload,
                                  (size_t)walk.record.length)) {
             return no_memory(be);
         }
+        tosc__history_add(history, walk.version, walk.record.commit_id);
     }
-    return walk.offset == guard->tail
-               ? 0
-               : tosc__ceph_damaged(be, walk.offset, walk.version + 1);
+    ret->tail = frames->size;
+    return walk.offset == guard->tail ? 0 : does_not_fit(be, seen, &walk);
 }
 
 /* One try. */
@@ -537,7 +557,7 @@ exchange_base(struct tosc__ceph *be, const void *holder,
               struct tosc__guard *ret, int *ret_status)
 {
     struct tosc__frames frames = {.bytes = NULL};
-    struct tosc__history history;
+    struct tosc__history history = seen->history;
     struct tosc__identity identity;
     struct tosc__guard guard;
     struct tosc__ceph_change change = {
@@ -550,12 +570,11 @@ exchange_base(struct tosc__ceph *be, const void *holder,
     *ret_status = next_generation(&seen->state.guard, &guard, &identity);
     if (*ret_status == 0) {
         *ret_status =
-            gather(be, seen, &identity, data, size, of, &frames, &guard.base_end);
+            gather(be, seen, &identity, data, size, of, &frames, &guard, &history);
     }
     if (*ret_status == 0) {
         guard.base_version = of->version;
-        guard.tail = frames.size;
-        history_of(be, &seen->state.guard, &history);
+        add_history(be, &seen->state.guard, &history);
         change.bytes = frames.bytes;
         change.size = frames.size;
         change.holder = tosc__ceph_token(be, holder, room);
@@ -565,7 +584,7 @@ exchange_base(struct tosc__ceph *be, const void *holder,
             after.exists = true;
             after.guarded = true;
             after.guard = guard;
-            tosc__ceph_learn(be, &after, NULL, &mark);
+            tosc__ceph_learn(be, &after, &history, &mark);
             *ret = guard;
             step = STEP_DONE;
             break;
@@ -601,16 +620,14 @@ compact_as(struct tosc__ceph *be, const void *holder, const void *data, size_t s
         enum step step;
 
         status = tosc__ceph_look(be, &limit, of, false, &seen);
-        if (status == 0 && seen.bytes != NULL && seen.from != of->cookie[1]) {
-            tosc_blob_unref(seen.bytes); /* a wrong cookie */
-            status = tosc__ceph_look(be, &limit, of, true, &seen);
-        }
         if (status != 0) {
             return status;
         }
-        if (!of->stored || guard->generation != of->cookie[0]
-            || guard->version < of->version || guard->base_version > of->version
-            || memcmp(guard->store_id, of->store_id, 16) != 0) {
+        if (!tosc__position_is_of(of, guard->generation) || guard->version < of->version
+            || guard->base_version > of->version
+            || memcmp(guard->store_id, of->store_id, 16) != 0
+            || (guard->version == of->version
+                && !tosc__position_may_be(of, guard->commit_id))) {
             tosc_blob_unref(seen.bytes);
             return TOSC_ECONFLICT;
         }

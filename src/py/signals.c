@@ -22,6 +22,8 @@
 
 #include "core/fileio.h"
 
+#include <unistd.h>
+
 static __thread BackendCall *innermost; /* NULL: none, or Python code runs in it */
 
 BackendCall *
@@ -69,6 +71,7 @@ on_signal(void)
     if (call == NULL || call->raised != NULL || tosc_is_finalizing()) {
         return -1;
     }
+    pid_t process = getpid();
     innermost = NULL;
     PyEval_RestoreThread(call->thread);
     if (PyErr_CheckSignals() < 0) {
@@ -76,7 +79,8 @@ on_signal(void)
     }
     PyEval_SaveThread();
     innermost = call;
-    return call->raised != NULL ? -1 : 0;
+    /* In the child of a fork, nobody will wake this sleep: the call has to be made again. */
+    return call->raised != NULL || getpid() != process ? -1 : 0;
 }
 
 static int

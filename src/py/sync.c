@@ -205,8 +205,9 @@ pull(Manager *m)
         return -1;
     }
     int result = 0;
-    bool news =
-        data.whole ? !(m->loaded && same_position(&m->at, &data.at)) : data.bytes != NULL;
+    /* Everything, after we have asked for what came since: ours is no state of this store. */
+    bool news = data.whole ? since || !m->loaded || !same_position(&m->at, &data.at)
+                           : data.bytes != NULL;
     if (news) {
         result =
             data.at.stored && data.bytes != NULL ? sync_apply(m, &data) : empty_graph(m);

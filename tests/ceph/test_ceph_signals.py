@@ -65,18 +65,23 @@ def start(cluster, name, children, handler, times, calls=CALLS):
 
 @pytest.mark.seconds(120)
 @pytest.mark.parametrize('interval', [0.05, 0.001])
-@pytest.mark.parametrize('call', CALLS)
-def test_handlers_run_and_the_operation_goes_on(cluster, name, children, call, interval):
-    [(_, child)] = start(cluster, name, children, 'tick', (interval, interval), [call])
+def test_handlers_run_and_the_operation_goes_on(cluster, name, children, interval):
+    """Of each kind, all at once, each on an object of its own."""
+    started = [start(cluster, f'{name}-{number}', children, 'tick', (interval, interval), [call])[0]
+               for number, call in enumerate(CALLS)]
     with frozen(cluster):
-        child.send()
-        assert child.line(5) == 'ticking'
+        for _, child in started:
+            child.send()
+        for call, child in started:
+            assert child.line(5) == 'ticking', call
         time.sleep(2.5)
-        assert child.out[2:] == [], 'it did not wait'
-    assert child.line(20) == 'came through'
-    assert float(child.line()) < 1, 'handlers did not run for so long'
-    child.send()
-    assert child.line(20) == str(int('"n"' in call))
+        for call, child in started:
+            assert child.out[2:] == [], f'{call} did not wait'
+    for call, child in started:
+        assert child.line(20) == 'came through', call
+        assert float(child.line()) < 2, f'{call}: handlers did not run for so long'
+        child.send()
+        assert child.line(20) == str(int('"n"' in call)), call
 
 
 @pytest.mark.seconds(100)

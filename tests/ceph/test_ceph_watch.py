@@ -141,6 +141,18 @@ def forged_notices(cluster, name, texts):
     rados.rados_shutdown(connection)
 
 
+def test_managers_that_share_a_backend_object_are_told_of_each_commit(cluster, name):
+    """Of their own commits, one is reported to who waits, then none for a moment."""
+    backend = cluster.backend(name, poll_interval=RARELY)
+    one, other = tosc.Manager(backend), tosc.Manager(backend)
+    one.write({'n': 0})
+    data, theirs = one.read(), other.read()
+    for n in range(2, 600, 2):
+        data['n'] = n - 1
+        data['n'] = n
+        wait_until(lambda n=n: theirs['n'] == n, timeout=2, what='the second change')
+
+
 def test_notices_that_are_not_true_do_no_harm(cluster, name, tmp_path):
     one, other = two(cluster, name, poll_interval=RARELY)
     one.write({'n': 0})
@@ -229,6 +241,62 @@ def test_an_older_copy_that_is_put_back(cluster, name):
         backend.write(b'new')
         assert backend.read() == (version - 4, b'new')
         assert cluster.backend(name).read()[1] == b'new'
+    finally:
+        cluster.rados('-p', cluster.pool, 'rmsnap', name)
+
+
+@pytest.mark.parametrize('size', [0, 3000, 100000], ids=['small', 'middle', 'compacted'])
+@pytest.mark.parametrize('ahead', [-2, 0, 1, 4])
+@pytest.mark.parametrize('how', ['asks', 'looks'])
+def test_a_frozen_program_finds_an_older_copy_that_was_put_back(cluster, name, children,
+                                                                how, ahead, size):
+    """And what was committed after it: to a version below, at or above the one it knew.
+
+    Large commits make for a compaction on the way.
+    """
+    def commit(what, times):
+        for n in range(times):
+            with manager.transaction():
+                data['done'].append(f'{what}{n}')
+                data['blob'] = what[:1].encode() * size
+
+    manager = tosc.Manager(cluster.backend(name))
+    manager.write({'done': [], 'blob': b''})
+    data = manager.read()
+    commit('kept', 3)
+    cluster.rados('-p', cluster.pool, 'mksnap', name)
+    try:
+        commit('lost', 5)
+        frozen = children('''
+            manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+            manager.read()
+            print(manager.version)
+            sys.stdin.readline()
+            if sys.argv[2] == 'asks':
+                manager.refresh()
+            while 'lost4' in manager.read()['done']:
+                assert sys.argv[2] == 'looks'
+                time.sleep(0.01)
+            print(sorted(manager.read().items()))
+            with manager.transaction():
+                manager.read()['done'].append('more')
+            print('committed')
+        ''', name, how)
+        lost = manager.version
+        assert frozen.line() == str(lost)
+        frozen.signal(signal.SIGSTOP)
+        manager.close()
+        cluster.rados('-p', cluster.pool, 'rollback', name, name)
+        manager = tosc.Manager(cluster.backend(name))
+        data = manager.read()
+        assert 3 <= len(data['done']) < 8
+        commit('new!', lost + ahead - manager.version)
+        expected = sorted(manager.snapshot().items())
+        frozen.send()
+        frozen.signal(signal.SIGCONT)
+        assert frozen.line() == str(expected)
+        assert frozen.line() == 'committed'
+        assert manager.refresh()['done'] == [*dict(expected)['done'], 'more']
     finally:
         cluster.rados('-p', cluster.pool, 'rmsnap', name)
 
@@ -513,6 +581,75 @@ def test_ctrl_c_while_connecting(children):
         time.sleep(0.3)
         child.signal(signal.SIGINT)
         assert child.line(5) == 'interrupted'
+
+
+def test_a_process_ends_while_threads_work(cluster, name, children):
+    """Its exit status is its own, whatever librados's threads are doing."""
+    with tosc.Manager(cluster.backend(name)) as manager:
+        manager.write({n: 0 for n in range(4)})
+    started = [children('''
+        import threading
+        manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+        def work(n):
+            while True:
+                try:
+                    tosc.transactional(manager)(manager.read().__setitem__)(n, time.time())
+                    manager.refresh()
+                except (tosc.ClosedError, tosc.StorageError):
+                    pass
+        for n in range(4):
+            threading.Thread(target=work, args=(n,), daemon=True).start()
+        print('ready')
+        sys.stdin.readline()
+        sys.exit(7)
+    ''', name) for _ in range(6)]
+    for number, child in enumerate(started):
+        assert child.line() == 'ready'
+        time.sleep(0.01 * number)
+        child.send()
+        assert child.wait() == 7, child.stderr
+
+
+@pytest.mark.parametrize('commits', [1, 8, 40])
+def test_a_process_that_ends_without_closing_its_store(cluster, name, children, commits):
+    """Its last commit is told of, though it was made in a stream of them."""
+    manager = tosc.Manager(cluster.backend(name, poll_interval=RARELY))
+    manager.write({'n': 0})
+    data = manager.read()
+    for turn in range(1, 4):
+        child = children('''
+            import ctypes
+            backend = open_store('ceph:' + sys.argv[1])
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+            data = tosc.Manager(backend).read()
+            for _ in range(int(sys.argv[2])):
+                data['n'] += 1
+            sys.exit(7)
+        ''', name, commits)
+        assert child.wait() == 7, child.stderr
+        wait_until(lambda turn=turn: data['n'] == turn * commits, timeout=2, what='the last one')
+
+
+def test_a_fork_by_the_handler_of_a_signal(cluster, name, children):
+    """In the midst of a wait: parent and child go on."""
+    cluster.backend(name).write(b'x')
+    child = children('''
+        import signal
+        from opening import ceph_arguments
+        backend = tosc.CephBackend(**ceph_arguments(sys.argv[1], poll_interval=600))
+        def handler(number, frame):
+            global child
+            child = os.fork()
+        signal.signal(signal.SIGALRM, handler)
+        backend.target_wait(0.1)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        right = backend.target_wait(1) is False and backend.read()[1] == b'x'
+        if child:
+            print(right, os.waitpid(child, 0)[1])
+            sys.stdout.flush()
+        os._exit(0 if right else 1)
+    ''', name)
+    assert child.check() == 'True 0'
 
 
 @pytest.mark.seconds(100)
