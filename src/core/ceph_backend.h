@@ -41,6 +41,7 @@ struct tosc__ceph_mark {
     uint64_t events;
     uint64_t news;
     uint64_t topic;
+    uint64_t learned;
 };
 
 /* One who sleeps for changes, or for the lock; kept for the next. */
@@ -76,6 +77,7 @@ struct tosc__ceph {
 
     bool knows; /* what the object was at when last looked at or changed by us: */
     struct tosc__ceph_state state;
+    uint64_t learned;             /* how often that was set */
     uint64_t state_events;        /* `events` when that look began */
     struct tosc__history history; /* commit ids that we have come across */
     uint64_t events;              /* rises when anything may have happened */

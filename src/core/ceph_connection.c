@@ -150,8 +150,8 @@ tosc__ceph_spawn(void *(*job)(void *arg), void *arg)
 int
 tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit)
 {
-    int status = limit->patient ? tosc__sleep_through(fd, limit->stop, limit->deadline)
-                                : tosc__sleep_on(fd, limit->stop, limit->deadline);
+    int64_t heed_from = limit->patient ? TOSC__FOR_EVER : limit->heed_from;
+    int status = tosc__sleep_heeding(fd, limit->stop, limit->deadline, heed_from);
 
     if (status == TOSC_EINTR) {
         return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");

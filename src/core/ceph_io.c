@@ -36,11 +36,18 @@
 /* Full: fail at once instead of waiting until there is room. */
 #define CHANGE_FLAGS LIBRADOS_OPERATION_FULL_TRY
 
+/*
+ * Handlers of signals run in the midst of an operation only if it takes that long: what
+ * they may do there is less than after it (change the same Manager, for one).
+ */
+#define HEED_NS (TOSC__SECOND / 4)
+
 struct tosc__ceph_op {
     int refs; /* atomic: who waits, librados */
     int fd;   /* eventfd, -1: nobody waits */
     int done; /* atomic */
     int error;
+    int64_t began;
     unsigned forks; /* that there had been when it was made */
     struct tosc__ceph_link *link;
     rados_completion_t completion;
@@ -105,7 +112,8 @@ op_new(struct tosc__ceph_link *link, bool waited_for)
     }
     op = tosc__sys.malloc(sizeof(*op));
     if (op != NULL) {
-        *op = (struct tosc__ceph_op){.refs = 2, .fd = -1, .forks = tosc__ceph_forks()};
+        *op = (struct tosc__ceph_op){
+            .refs = 2, .fd = -1, .forks = tosc__ceph_forks(), .began = tosc__now()};
         op->link = tosc__ceph_link_ref(link);
         if (waited_for) {
             op->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -154,8 +162,11 @@ int
 tosc__ceph_op_wait(struct tosc__ceph_op *op, const struct tosc__ceph_limit *limit,
                    int *ret_error)
 {
+    struct tosc__ceph_limit part = *limit;
+
+    part.heed_from = op->began + HEED_NS;
     while (__atomic_load_n(&op->done, __ATOMIC_ACQUIRE) == 0) {
-        int status = tosc__ceph_sleep(op->fd, limit);
+        int status = tosc__ceph_sleep(op->fd, &part);
 
         if (status != 0 && __atomic_load_n(&op->done, __ATOMIC_ACQUIRE) == 0) {
             return status;

@@ -78,7 +78,8 @@ tosc__ceph_mark(struct tosc__ceph *be)
     struct tosc__ceph_mark mark;
 
     pthread_mutex_lock(&be->mutex);
-    mark = (struct tosc__ceph_mark){.events = be->events, .news = be->news_count};
+    mark = (struct tosc__ceph_mark){
+        .events = be->events, .news = be->news_count, .learned = be->learned};
     pthread_mutex_unlock(&be->mutex);
     mark.topic = tosc__ceph_topic_serial(be->topic);
     return mark;
@@ -118,9 +119,9 @@ weigh_news(struct tosc__ceph *be, const struct tosc__guard *guard,
 }
 
 /*
- * A look that was overtaken by another one is forgotten, so that what is remembered does
- * not go back. A store that really went back (an old copy was put there) is looked at
- * again by everybody who wants to know; it costs them an operation.
+ * A look that was overtaken by another one, or by a commit, is forgotten, so that what is
+ * remembered does not go back. If it began after that was learned, the store really went
+ * back: an old copy was put there.
  */
 void
 tosc__ceph_learn(struct tosc__ceph *be, const struct tosc__ceph_state *state,
@@ -143,8 +144,10 @@ tosc__ceph_learn(struct tosc__ceph *be, const struct tosc__ceph_state *state,
     } else {
         tosc__history_merge(&be->history, &found);
     }
-    if (!be->knows || !is_before(guard, &be->state.guard)) {
+    if (!be->knows || mark->learned == be->learned
+        || !is_before(guard, &be->state.guard)) {
         be->knows = true;
+        be->learned++;
         be->state = *state;
         be->state_events = mark->events;
         be->size_hint = guard->tail;

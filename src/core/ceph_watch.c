@@ -372,6 +372,23 @@ tosc__ceph_watch_start(struct tosc__ceph *be, const struct tosc__ceph_limit *lim
     return status;
 }
 
+/* With the mutex, as another thread might end the watch meanwhile. */
+static bool
+is_alive(struct tosc__ceph_watch *watch)
+{
+    bool alive = true;
+
+    pthread_mutex_lock(&watch->mutex);
+    if (watch->be == NULL) {
+        alive = false;
+    } else if (tosc__ceph_enter()) {
+        alive = rados_watch_check(tosc__ceph_link_io(watch->link), watch->cookie) >= 0;
+        tosc__ceph_busy(-1);
+    }
+    pthread_mutex_unlock(&watch->mutex);
+    return alive;
+}
+
 bool
 tosc__ceph_watch_is_good(struct tosc__ceph *be)
 {
@@ -393,12 +410,9 @@ tosc__ceph_watch_is_good(struct tosc__ceph *be)
         tosc__ceph_watch_drop(watch);
         return false;
     }
-    if (tosc__ceph_enter()) {
-        good = rados_watch_check(tosc__ceph_link_io(watch->link), watch->cookie) >= 0;
-        tosc__ceph_busy(-1);
-    }
-    if (!good) {
+    if (!is_alive(watch)) {
         __atomic_store_n(&watch->broken, 1, __ATOMIC_RELEASE);
+        good = false;
     }
     watch_unref(watch);
     return good || tosc__ceph_watch_is_good(be);

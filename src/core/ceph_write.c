@@ -127,7 +127,8 @@ send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
                          &part, ret_status);
     int64_t took = tosc__now() - began;
 
-    if (telling == TOSC__CEPH_TELL_BEFORE && took >= SWIFT_NS) {
+    if (telling == TOSC__CEPH_TELL_BEFORE
+        && (took >= SWIFT_NS || outcome != TOSC__CEPH_APPLIED)) {
         telling = TOSC__CEPH_TELL_AFTER;
     }
     if (outcome != TOSC__CEPH_APPLIED) {

@@ -248,12 +248,13 @@ tosc__boot_id(uint8_t ret[16])
     return digits == 32;
 }
 
-/* 0: readable or the deadline; else errno. */
+/* 0: something is readable, or (*ret_ready false) the deadline; else errno. */
 static int
-poll_until(int fd, const tosc_event *stop, int64_t deadline_ns)
+poll_until(int fd, const tosc_event *stop, int64_t deadline_ns, bool *ret_ready)
 {
     struct pollfd fds[2];
     struct timespec left = {0, 0};
+    int ready;
     nfds_t count = 0;
 
     if (stop != NULL) {
@@ -267,9 +268,9 @@ poll_until(int fd, const tosc_event *stop, int64_t deadline_ns)
 
         left = tosc__timespec(ns > 0 ? ns : 0);
     }
-    return ppoll(fds, count, deadline_ns == TOSC__FOR_EVER ? NULL : &left, NULL) < 0
-               ? errno
-               : 0;
+    ready = ppoll(fds, count, deadline_ns == TOSC__FOR_EVER ? NULL : &left, NULL);
+    *ret_ready = ready > 0;
+    return ready < 0 ? errno : 0;
 }
 
 int (*tosc__on_signal)(void);
@@ -282,20 +283,33 @@ may_go_on(void)
     return ask != NULL && ask() == 0;
 }
 
-/* Signals may come faster than poll() can see that the time is over. */
+/*
+ * A signal that comes before `heed_from` is asked about then, if the sleep lasts so long.
+ * Signals may come faster than poll() can see that the time is over.
+ */
 static int
-sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns, bool heed_signals)
+sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns, int64_t heed_from)
 {
-    int error = poll_until(fd, stop, deadline_ns);
+    bool came = false;
+    bool ready = false;
 
-    while (error == EINTR && (!heed_signals || may_go_on())) {
-        error = tosc__now() < deadline_ns ? poll_until(fd, stop, deadline_ns) : 0;
-    }
-    if (error == EINTR) {
-        return tosc__fail(TOSC_EINTR, "a signal ended the wait for a change");
-    }
-    if (error != 0) {
-        return tosc__fail_errno(error, NULL, "cannot wait for changes");
+    while (!ready) {
+        bool soon = came && heed_from < deadline_ns;
+        int error = poll_until(fd, stop, soon ? heed_from : deadline_ns, &ready);
+
+        if (error != 0 && error != EINTR) {
+            return tosc__fail_errno(error, NULL, "cannot wait for changes");
+        }
+        came = came || error == EINTR;
+        if (!ready && came && tosc__now() >= heed_from) {
+            if (!may_go_on()) {
+                return tosc__fail(TOSC_EINTR, "a signal ended the wait for a change");
+            }
+            came = false;
+        }
+        if (!ready && tosc__now() >= deadline_ns) {
+            break;
+        }
     }
     if (stop != NULL && tosc_event_is_set(stop)) {
         return tosc__fail(TOSC_EINTR, "the wait for a change was stopped");
@@ -306,11 +320,12 @@ sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns, bool heed_signals)
 int
 tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
 {
-    return sleep_on(fd, stop, deadline_ns, true);
+    return sleep_on(fd, stop, deadline_ns, 0);
 }
 
 int
-tosc__sleep_through(int fd, const tosc_event *stop, int64_t deadline_ns)
+tosc__sleep_heeding(int fd, const tosc_event *stop, int64_t deadline_ns,
+                    int64_t heed_from)
 {
-    return sleep_on(fd, stop, deadline_ns, false);
+    return sleep_on(fd, stop, deadline_ns, heed_from);
 }

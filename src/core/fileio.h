@@ -63,7 +63,11 @@ extern int (*tosc__on_signal)(void);
  * mutex held.
  */
 int tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns);
-/* The same, whatever signals come; these are not asked about. */
-int tosc__sleep_through(int fd, const tosc_event *stop, int64_t deadline_ns);
+/*
+ * The same, but signals are heeded only from this time on (TOSC__FOR_EVER: never): one that
+ * has come before is asked about then.
+ */
+int tosc__sleep_heeding(int fd, const tosc_event *stop, int64_t deadline_ns,
+                        int64_t heed_from);
 
 #endif

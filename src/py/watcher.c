@@ -22,6 +22,7 @@
 #include "core/error.h"
 
 #include <pthread.h>
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -78,6 +79,10 @@ static void
 report(struct Watcher *w, const char *what)
 {
     PyObject *type, *value, *traceback;
+    if (PyErr_ExceptionMatches(tosc_state->StorageError)
+        && tosc_error_errno() == ESHUTDOWN) {
+        return; /* the process ends */
+    }
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,

@@ -203,3 +203,29 @@ def test_a_storm_of_signals_does_not_keep_commits_from_their_end(cluster, name, 
         print(manager.refresh()['n'], len(ticks) > 100)
     ''', name).check()
     assert out == '100 True'
+
+
+def test_a_handler_may_change_the_manager_that_is_just_committing(cluster, name, children):
+    """It runs after the commit, unless that takes long."""
+    child = children('''
+        import signal
+        manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))
+        manager.write({'main': 0, 'handler': 0})
+        data = manager.read()
+        done = refused = 0
+        def tick(number, frame):
+            global done, refused
+            try:
+                data['handler'] += 1
+                done += 1
+            except RuntimeError:
+                refused += 1
+        signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        for _ in range(600):
+            data['main'] += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert data['main'] == 600 and data['handler'] == done
+        print(done > 10, refused * 10 <= done, done, refused)
+    ''', name, timeout=60)
+    assert child.check().startswith('True True'), child.stdout

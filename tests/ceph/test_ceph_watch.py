@@ -301,6 +301,32 @@ def test_a_frozen_program_finds_an_older_copy_that_was_put_back(cluster, name, c
         cluster.rados('-p', cluster.pool, 'rmsnap', name)
 
 
+def test_who_waits_on_an_older_copy_that_was_put_back_sleeps(cluster, name, tmp_path):
+    """It has gone back once, and not each time that somebody asks."""
+    kept = str(tmp_path / 'kept')
+    writer = cluster.backend(name)
+    for n in range(10):
+        writer.write(str(n).encode())
+        if n == 4:
+            cluster.rados('-p', cluster.pool, 'get', name, kept)
+    waiting = cluster.backend(name, poll_interval=1)
+    assert waiting.read()[1] == b'9'
+    waiting.target_wait(0.1)
+    cluster.rados('-p', cluster.pool, 'rm', name)
+    cluster.rados('-p', cluster.pool, 'put', name, kept)
+    wait_until(lambda: waiting.read()[1] == b'4', timeout=5)
+    count = 0
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        waiting.target_wait(0.5)
+        waiting.read()
+        count += 1
+    assert count < 10
+    cluster.backend(name).write(b'new')
+    assert waiting.target_wait(5) is True
+    assert waiting.read()[1] == b'new'
+
+
 def test_parent_and_child_of_a_fork_are_both_told(cluster, name, children):
     """Whoever has waited before has something to wait on, which is not for both."""
     writer = cluster.backend(name)
