@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 FILES = ['test_backends', 'test_manual', 'test_transactions', 'test_isolation',
          'test_identity', 'test_processes', 'test_fork_exit', 'test_transactional',
-         'test_failures', 'test_auth', 'test_memory', 'test_signals']
+         'test_failures', 'test_auth', 'test_memory']
 RUNS = [os.environ['TOSC_TEST_ON_CEPH']] if 'TOSC_TEST_ON_CEPH' in os.environ else [
     name + '.py' for name in FILES]
 

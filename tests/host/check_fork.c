@@ -352,15 +352,15 @@ main(void)
 
     tcase_set_timeout(all, 60);
     tcase_add_checked_fixture(all, directory_make, directory_remove);
-    tcase_add_test(all, fork_before_start);
-    tcase_add_test(all, fork_after_start);
-    tcase_add_test(all, children_fork);
-    tcase_add_test(all, fork_in_a_scope);
-    tcase_add_test(all, scripts_fork);
-    tcase_add_test(all, functions_fork);
     tcase_add_test(all, fork_after_stop);
     if (!sanitized()) {
         /* A sanitizer's allocator may be locked by a thread that is not in the child. */
+        tcase_add_test(all, fork_before_start);
+        tcase_add_test(all, fork_after_start);
+        tcase_add_test(all, children_fork);
+        tcase_add_test(all, fork_in_a_scope);
+        tcase_add_test(all, scripts_fork);
+        tcase_add_test(all, functions_fork);
         tcase_add_test(all, threads_fork);
         tcase_add_test(all, fork_beside_threads_that_run_scripts);
         tcase_add_test(all, program_and_scripts_fork_at_the_same_time);
