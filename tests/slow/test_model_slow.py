@@ -18,8 +18,8 @@ FIXED = 'TOSC_HISTORIES' not in os.environ
 
 
 @pytest.mark.seconds(900 * TIMES)
-@pytest.mark.parametrize('machine,examples', [(InprocMachine, 200), (FileMachine, 150),
-                                              (PythonMachine, 80)])
+@pytest.mark.parametrize('machine,examples', [(InprocMachine, 130), (FileMachine, 100),
+                                              (PythonMachine, 50)])
 @pytest.mark.parametrize('part', range(2))
 def test_histories(machine, examples, part):
     chosen = type(machine.__name__, (machine,), {})
