@@ -30,7 +30,8 @@ struct tosc__ceph_limit {
     int64_t deadline;
     const tosc_event *stop; /* may be NULL */
     bool patient;           /* signals do not end it */
-    int64_t heed_from;      /* else: not before this time */
+    int64_t heed_from;      /* else: not before this time, */
+    int64_t heed_ns;        /* and not before an operation has taken so long */
 };
 
 /*

@@ -36,12 +36,6 @@
 /* Full: fail at once instead of waiting until there is room. */
 #define CHANGE_FLAGS LIBRADOS_OPERATION_FULL_TRY
 
-/*
- * Handlers of signals run in the midst of an operation only if it takes that long: what
- * they may do there is less than after it (change the same Manager, for one).
- */
-#define HEED_NS (TOSC__SECOND / 4)
-
 struct tosc__ceph_op {
     int refs; /* atomic: who waits, librados */
     int fd;   /* eventfd, -1: nobody waits */
@@ -164,7 +158,7 @@ tosc__ceph_op_wait(struct tosc__ceph_op *op, const struct tosc__ceph_limit *limi
 {
     struct tosc__ceph_limit part = *limit;
 
-    part.heed_from = op->began + HEED_NS;
+    part.heed_from = op->began + limit->heed_ns;
     while (__atomic_load_n(&op->done, __ATOMIC_ACQUIRE) == 0) {
         int status = tosc__ceph_sleep(op->fd, &part);
 

@@ -28,6 +28,11 @@
 #include "core/sys.h"
 
 #define END_NS (TOSC__SECOND / 2)
+/*
+ * Handlers of signals run in the midst of a Manager's operation only if it takes so long:
+ * what they may do there is less than after it (change the same Manager, for one).
+ */
+#define HEED_NS (TOSC__SECOND / 4)
 
 /* Backends that there are; atomic. */
 static int live;
@@ -35,8 +40,8 @@ static int live;
 struct tosc__ceph_limit
 tosc__ceph_limit(const struct tosc__ceph *be, const tosc_event *stop)
 {
-    return (struct tosc__ceph_limit){.deadline = tosc__now() + be->timeout_ns,
-                                     .stop = stop};
+    return (struct tosc__ceph_limit){
+        .deadline = tosc__now() + be->timeout_ns, .stop = stop, .heed_ns = HEED_NS};
 }
 
 /* ---- links ---- */

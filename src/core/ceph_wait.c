@@ -267,8 +267,10 @@ look(struct tosc__ceph *be, struct wait *wait, bool *ret_changed)
     struct tosc__ceph_mark mark = tosc__ceph_mark(be);
     struct tosc__ceph_seen seen;
     tosc_position at;
-    int status = tosc__ceph_look(be, &limit, NULL, false, &seen);
+    int status;
 
+    limit.heed_ns = 0;
+    status = tosc__ceph_look(be, &limit, NULL, false, &seen);
     if (status != 0) {
         return status;
     }
