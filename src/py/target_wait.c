@@ -19,8 +19,8 @@
 #include <math.h>
 #include <sys/stat.h>
 
-/* Longest time in one wait of core. */
-#define WAIT_SLICE_MS 200
+/* Longest time in one wait of core: so late at most is a signal seen that just missed its sleep. */
+#define WAIT_SLICE_MS 80
 
 /* How old a file must be for its marks to be trusted: times may be 2 s coarse. */
 #define MARKS_SETTLE_SECONDS 3

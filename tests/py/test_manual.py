@@ -484,7 +484,7 @@ def test_an_implicit_transaction_may_fail(inproc_store):
     class Deaf(PyBackend):
         """Its Manager hears of nothing by itself."""
         def target_wait(self):
-            time.sleep(0.05)
+            time.sleep(0.5)
             return False
 
     deaf = Deaf()
