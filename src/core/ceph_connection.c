@@ -148,13 +148,19 @@ tosc__ceph_spawn(void *(*job)(void *arg), void *arg)
 }
 
 int
+tosc__ceph_interrupted(void)
+{
+    return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+}
+
+int
 tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit)
 {
     int64_t heed_from = limit->patient ? TOSC__FOR_EVER : limit->heed_from;
     int status = tosc__sleep_heeding(fd, limit->stop, limit->deadline, heed_from);
 
     if (status == TOSC_EINTR) {
-        return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+        return tosc__ceph_interrupted();
     }
     return status == 0 && tosc__now() >= limit->deadline ? TOSC_ETIMEDOUT : status;
 }
@@ -505,7 +511,6 @@ connect_main(void *arg)
 
     /* What is registered last is called first; OpenSSL's end is registered meanwhile. */
     pthread_once(&first_connected, register_exit);
-
     c->error = -rc;
     if (rc < 0) {
         pthread_mutex_lock(&mutex);

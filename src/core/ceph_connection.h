@@ -79,6 +79,8 @@ unsigned tosc__ceph_forks(void);
  */
 bool tosc__ceph_spawn(void *(*job)(void *arg), void *arg);
 
+/* TOSC_EINTR, with its message. */
+int tosc__ceph_interrupted(void);
 /* As tosc__sleep_on(), within a limit. TOSC_ETIMEDOUT (without a message) at its end. */
 int tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit);
 

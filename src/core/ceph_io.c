@@ -92,6 +92,15 @@ completed(rados_completion_t completion, void *arg)
     tosc__ceph_busy(-1);
 }
 
+/* One that librados has not been given. */
+static void
+op_discard(struct tosc__ceph_op *op)
+{
+    op->refs = 1;
+    op_unref(op);
+    tosc__ceph_busy(-1);
+}
+
 /*
  * With two references, and entered until completed() is through with it. NULL: no memory, no
  * descriptors, or the process ends.
@@ -117,8 +126,8 @@ op_new(struct tosc__ceph_link *link, bool waited_for)
             return op;
         }
         op->completion = NULL;
-        op->refs = 1;
-        op_unref(op);
+        op_discard(op);
+        return NULL;
     }
     tosc__ceph_busy(-1);
     return NULL;
@@ -182,9 +191,7 @@ tosc__ceph_read_start(struct tosc__ceph_link *link, const char *object, uint64_t
 
     if (op == NULL || (op->read = rados_create_read_op()) == NULL) {
         if (op != NULL) {
-            op->refs = 1;
-            op_unref(op);
-            tosc__ceph_busy(-1);
+            op_discard(op);
         }
         return no_memory();
     }
@@ -437,9 +444,7 @@ start(struct tosc__ceph_link *link, const char *object,
 
     if (write == NULL) {
         if (op != NULL) {
-            op->refs = 1;
-            op_unref(op);
-            tosc__ceph_busy(-1);
+            op_discard(op);
         }
         return NULL;
     }

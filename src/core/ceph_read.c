@@ -259,6 +259,9 @@ fetch(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
     if (size > MOST_BYTES) {
         return tosc__ceph_damaged(be, offset, guard->version);
     }
+    if (size > SIZE_MAX / 2) {
+        return no_memory(be);
+    }
     if (*blob == NULL || (*blob)->size < size) {
         larger = tosc_blob_new((size_t)size);
         if (larger == NULL) {

@@ -80,8 +80,7 @@ wait_for(struct tosc__ceph_op *op, const struct tosc__ceph_limit *limit, int *re
         part.deadline = part.deadline < grace ? part.deadline : grace;
         status = tosc__ceph_op_wait(op, &part, ret_error);
         if (status == TOSC_ETIMEDOUT) {
-            status =
-                tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+            status = tosc__ceph_interrupted();
         }
     }
     return status;
@@ -155,8 +154,7 @@ tosc__ceph_apply(struct tosc__ceph *be, const struct tosc__ceph_state *from,
             && (outcome == TOSC__CEPH_OVERTAKEN || outcome == TOSC__CEPH_BUSY)) {
             /* What would be waited for next might last. */
             outcome = TOSC__CEPH_LOST;
-            status =
-                tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+            status = tosc__ceph_interrupted();
         }
     }
     tosc__ceph_link_unref(link);
@@ -325,7 +323,7 @@ static int
 fail_again(const struct tosc__ceph *be, int cause, int error)
 {
     if (cause == TOSC_EINTR) {
-        return tosc__fail(TOSC_EINTR, "a signal ended the wait for the Ceph cluster");
+        return tosc__ceph_interrupted();
     }
     return cause == TOSC__CEPH_AGAIN
                ? cause

@@ -13,9 +13,9 @@
 /*
  * Sets the exception for a negative status of core, with the message, errno and path
  * that core left in this thread. TOSC_EPYTHON keeps the exception that is set, as
- * TOSC_EUNKNOWN keeps an UnknownOutcomeError. TOSC_EINTR keeps what
- * a signal's handler has raised; else it runs handlers, and sets nothing (returns 0) if they
- * raise nothing: call again. Returns -1 when an exception is set.
+ * TOSC_EUNKNOWN keeps an UnknownOutcomeError. TOSC_EINTR keeps what a signal's handler has
+ * raised; else it runs handlers, and sets nothing (returns 0) if they raise nothing: call
+ * again. Returns -1 when an exception is set.
  */
 int tosc_raise(int status);
 
