@@ -153,15 +153,14 @@ replace(struct tosc__file_backend *be, const void *data, size_t size,
         return status;
     }
     model = open_model(be);
-    status = tosc__file_create(be->new_path, model, &identity, next_version(&be->state),
-                               id, data, size, &file);
+    status = tosc__file_create(be->new_path, !be->local, model, &identity,
+                               next_version(&be->state), id, data, size, &file);
     if (model >= 0 && !be->state.stored) {
         close(model);
     }
     if (status != 0) {
         return status;
     }
-    file->shared = !be->local;
     tail = tosc__file_after_base(file);
     status = install(be, file, be->new_path, &tail);
     tosc__file_unref(file);
@@ -492,11 +491,10 @@ prepare_compaction(struct tosc__file_backend *be, const struct tosc__file *old,
                    const struct tosc__identity *identity, const void *data, size_t size,
                    const tosc_position *of, struct tosc__file **ret)
 {
-    int status = tosc__file_create(be->compact_path, old->fd, identity, of->version, NULL,
-                                   data, size, ret);
+    int status = tosc__file_create(be->compact_path, !be->local, old->fd, identity,
+                                   of->version, NULL, data, size, ret);
 
     if (status == 0) {
-        (*ret)->shared = !be->local;
         status = sync_if_durable(be, (*ret)->fd, be->compact_path);
         if (status != 0) {
             unlink(be->compact_path);

@@ -27,11 +27,39 @@
  */
 #define CALL_MAX ((size_t)1 << 30)
 
+/*
+ * After EINVAL, which may come from direct I/O that this filesystem cannot do with unaligned
+ * memory: ends that. Another thread may have done so meanwhile, so the call is repeated once
+ * in any case.
+ */
+static bool
+may_repeat(int fd, bool *repeated)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (*repeated || flags < 0) {
+        return false;
+    }
+    *repeated = true;
+    if ((flags & O_DIRECT) != 0) {
+        fcntl(fd, F_SETFL, flags & ~O_DIRECT);
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
+    return true;
+}
+
+static bool
+is_passing(int error, int fd, bool *repeated)
+{
+    return error == EINTR || (error == EINVAL && may_repeat(fd, repeated));
+}
+
 int
 tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const char *path,
                  size_t *ret_read)
 {
     size_t done = 0;
+    bool repeated = false;
 
     while (done < size) {
         size_t part = size - done < CALL_MAX ? size - done : CALL_MAX;
@@ -39,10 +67,12 @@ tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const char *
             tosc__sys.pread(fd, (char *)bytes + done, part, (off_t)(offset + done));
 
         if (n < 0) {
-            if (errno == EINTR) {
+            int error = errno;
+
+            if (is_passing(error, fd, &repeated)) {
                 continue;
             }
-            return tosc__fail_errno(errno, path, "cannot read");
+            return tosc__fail_errno(error, path, "cannot read");
         }
         if (n == 0) {
             break;
@@ -59,6 +89,8 @@ int
 tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
                   const char *path)
 {
+    bool repeated = false;
+
     while (count > 0) {
         ssize_t n;
 
@@ -72,10 +104,12 @@ tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
                 ? tosc__sys.pwrite(fd, parts->iov_base, parts->iov_len, (off_t)offset)
                 : tosc__sys.pwritev(fd, parts, count, (off_t)offset);
         if (n <= 0) {
-            if (n < 0 && errno == EINTR) {
+            int error = n == 0 ? EIO : errno;
+
+            if (is_passing(error, fd, &repeated)) {
                 continue;
             }
-            return tosc__fail_errno(n == 0 ? EIO : errno, path, "cannot write to");
+            return tosc__fail_errno(error, path, "cannot write to");
         }
         offset += (uint64_t)n;
         while (count > 0 && (size_t)n >= parts->iov_len) {
@@ -134,6 +168,22 @@ tosc__open(const char *path, int flags, mode_t mode)
         fd = open(path, flags | O_CLOEXEC, mode);
     } while (fd < 0 && errno == EINTR);
     return fd;
+}
+
+int
+tosc__open_direct(const char *path, int flags, mode_t mode)
+{
+    int fd = tosc__open(path, flags | O_DIRECT, mode);
+
+    return fd < 0 && errno == EINVAL ? tosc__open(path, flags, mode) : fd;
+}
+
+bool
+tosc__is_direct(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags >= 0 && (flags & O_DIRECT) != 0;
 }
 
 int

@@ -28,6 +28,14 @@ int tosc__sync_directory(const char *directory);
 int tosc__open(const char *path, int flags, mode_t mode);
 
 /*
+ * The same for I/O past the page cache where the filesystem has that. One that has it for
+ * aligned memory only is found out by the first call above that it refuses, and from then
+ * on used as others are.
+ */
+int tosc__open_direct(const char *path, int flags, mode_t mode);
+bool tosc__is_direct(int fd);
+
+/*
  * Whether the file still has a name, and its size. Not fstat(): that asks for the times
  * too, and a kernel that has told them makes the next write take a new, finer one, which
  * costs more than the question.

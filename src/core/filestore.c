@@ -62,16 +62,26 @@ tosc__file_damaged(const char *path, const struct tosc__place *place)
         path, (long long)place->version + 1, (unsigned long long)place->offset);
 }
 
+/*
+ * Past the page cache where other hosts write: its pages may be old and, in ceph-fuse with
+ * its default options, hold bytes of another offset when they were read beside a write.
+ */
+static int
+open_file(const char *path, bool shared, int flags)
+{
+    return shared ? tosc__open_direct(path, flags, 0600) : tosc__open(path, flags, 0600);
+}
+
 static int
 open_descriptor(const char *path, struct tosc__file *file)
 {
     const int flags = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
 
     file->writable = true;
-    file->fd = tosc__open(path, O_RDWR | flags, 0);
+    file->fd = open_file(path, file->shared, O_RDWR | flags);
     if (file->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM)) {
         file->writable = false;
-        file->fd = tosc__open(path, O_RDONLY | flags, 0);
+        file->fd = open_file(path, file->shared, O_RDONLY | flags);
     }
     if (file->fd >= 0 || errno == ENOENT) {
         return 0;
@@ -145,7 +155,7 @@ examine(struct tosc__file *file, const char *path, bool *ret_empty)
 void
 tosc__file_forget_pages(const struct tosc__file *file)
 {
-    if (file->shared) {
+    if (file->shared && !tosc__is_direct(file->fd)) {
         posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
     }
 }
@@ -299,13 +309,13 @@ follow_model(int fd, int model, const char *path)
 }
 
 static int
-open_new(const char *path)
+open_new(const char *path, bool shared)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-    int fd = tosc__open(path, flags, 0600);
+    int fd = open_file(path, shared, flags);
 
     if (fd < 0 && errno == EEXIST && unlink(path) == 0) {
-        fd = tosc__open(path, flags, 0600);
+        fd = open_file(path, shared, flags);
     }
     return fd;
 }
@@ -338,9 +348,10 @@ fill_new(struct tosc__file *file, const char *path, int model, const tosc_commit
 }
 
 int
-tosc__file_create(const char *path, int model, const struct tosc__identity *identity,
-                  int64_t version, const tosc_commit_id *id, const void *data,
-                  size_t size, struct tosc__file **ret)
+tosc__file_create(const char *path, bool shared, int model,
+                  const struct tosc__identity *identity, int64_t version,
+                  const tosc_commit_id *id, const void *data, size_t size,
+                  struct tosc__file **ret)
 {
     struct tosc__file *file = tosc__sys.malloc(sizeof(*file));
     int status;
@@ -351,11 +362,12 @@ tosc__file_create(const char *path, int model, const struct tosc__identity *iden
     *file =
         (struct tosc__file){.refs = 1,
                             .writable = true,
+                            .shared = shared,
                             .identity = *identity,
                             .base_version = version,
                             .base_length = size,
                             .base_end = TOSC__HEADER_SIZE + tosc__record_extent(size)};
-    file->fd = open_new(path);
+    file->fd = open_new(path, shared);
     if (file->fd < 0) {
         status = tosc__fail_errno(errno, path, "cannot create");
         free(file);

@@ -19,7 +19,8 @@ struct tosc__file {
     int refs; /* atomic */
     int fd;
     bool writable;
-    bool shared; /* other hosts may write to it */
+    bool
+        shared; /* other hosts may write to it; its page cache is not used if that can be */
     uint64_t device;
     uint64_t inode;
     struct tosc__identity identity;
@@ -35,9 +36,8 @@ struct tosc__file {
 int tosc__file_open(const char *path, bool shared, struct tosc__file **ret);
 
 /*
- * To be called before reading what may be new: where other hosts write, the kernel may keep
- * pages that are older than what is stored (ceph-fuse with its default options), and only
- * gives them up when it is told to.
+ * To be called before reading what may be new, for the filesystems that cannot do without
+ * the page cache: what other hosts have written is not in there.
  */
 void tosc__file_forget_pages(const struct tosc__file *file);
 struct tosc__file *tosc__file_ref(struct tosc__file *file);
@@ -103,9 +103,10 @@ int tosc__file_append(const struct tosc__file *file, const char *path,
  * (an open descriptor; -1: 0600). Not flushed. What a killed writer left under the name
  * is removed.
  */
-int tosc__file_create(const char *path, int model, const struct tosc__identity *identity,
-                      int64_t version, const tosc_commit_id *id, const void *data,
-                      size_t size, struct tosc__file **ret);
+int tosc__file_create(const char *path, bool shared, int model,
+                      const struct tosc__identity *identity, int64_t version,
+                      const tosc_commit_id *id, const void *data, size_t size,
+                      struct tosc__file **ret);
 
 /*
  * Copies the records from *from up to offset `limit` behind `place` in another file,

@@ -1,8 +1,10 @@
-"""One of several processes on one file of a CephFS: cephfs_worker.py WORK PATH TIMES.
+"""One of several processes on files of a CephFS: cephfs_worker.py WORK TIMES PATH….
 
 count    raise a counter by transactions
 change   give all parts of a list the next number, in ways that append and replace
 read     open the store again and again, and check that all parts belong together
+
+With several paths one is done after the other, each when a line comes.
 """
 # SPDX-License-Identifier: Apache-2.0
 import faulthandler
@@ -51,15 +53,16 @@ def read(path, times):
 
 
 def main():
-    work, path, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    print('ready', flush=True)
-    sys.stdin.readline()
-    if work == 'read':
-        read(path, times)
-    else:
-        with tosc.Manager(tosc.FileBackend(path)) as manager:
-            {'count': count, 'change': change}[work](manager, times)
-    print('done', flush=True)
+    work, times, paths = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    for path in paths:
+        print('ready', flush=True)
+        sys.stdin.readline()
+        if work == 'read':
+            read(path, times)
+        else:
+            with tosc.Manager(tosc.FileBackend(path)) as manager:
+                {'count': count, 'change': change}[work](manager, times)
+        print('done', flush=True)
 
 
 if __name__ == '__main__':
