@@ -134,7 +134,7 @@ tosc__backend_ceph_where(const tosc_backend *backend, int64_t timeout_ms,
         return tosc__fail(TOSC_EUNSUPPORTED, "this is no Ceph backend");
     }
     be = tosc_backend_impl(backend);
-    limit = tosc__ceph_limit(be, NULL);
+    limit = tosc__ceph_limit(be, NULL, NULL);
     limit.heed_ns = 0;
     limit.deadline = limit.deadline < deadline ? limit.deadline : deadline;
     status = tosc__ceph_look(be, &limit, NULL, false, &seen);

@@ -117,8 +117,9 @@ struct tosc__ceph {
 int tosc__ceph_new(const tosc_ceph_options *options, struct tosc__ceph **ret);
 void tosc__ceph_destroy(void *impl);
 
+/* For a part of an operation, which keeps `pending` (may be NULL) from part to part. */
 struct tosc__ceph_limit tosc__ceph_limit(const struct tosc__ceph *be,
-                                         const tosc_event *stop);
+                                         const tosc_event *stop, bool *pending);
 /* A link that can be used, with a reference, made where needed. */
 int tosc__ceph_link(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
                     struct tosc__ceph_link **ret);

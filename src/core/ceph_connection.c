@@ -157,7 +157,9 @@ int
 tosc__ceph_sleep(int fd, const struct tosc__ceph_limit *limit)
 {
     int64_t heed_from = limit->patient ? TOSC__FOR_EVER : limit->heed_from;
-    int status = tosc__sleep_heeding(fd, limit->stop, limit->deadline, heed_from);
+    bool pending = false;
+    int status = tosc__sleep_heeding(fd, limit->stop, limit->deadline, heed_from,
+                                     limit->pending != NULL ? limit->pending : &pending);
 
     if (status == TOSC_EINTR) {
         return tosc__ceph_interrupted();

@@ -32,6 +32,7 @@ struct tosc__ceph_limit {
     bool patient;           /* signals do not end it */
     int64_t heed_from;      /* else: not before this time, */
     int64_t heed_ns;        /* and not before an operation has taken so long */
+    bool *pending; /* one has come, and was not heeded yet; NULL: then it is lost */
 };
 
 /*

@@ -38,10 +38,12 @@
 static int live;
 
 struct tosc__ceph_limit
-tosc__ceph_limit(const struct tosc__ceph *be, const tosc_event *stop)
+tosc__ceph_limit(const struct tosc__ceph *be, const tosc_event *stop, bool *pending)
 {
-    return (struct tosc__ceph_limit){
-        .deadline = tosc__now() + be->timeout_ns, .stop = stop, .heed_ns = HEED_NS};
+    return (struct tosc__ceph_limit){.deadline = tosc__now() + be->timeout_ns,
+                                     .stop = stop,
+                                     .heed_ns = HEED_NS,
+                                     .pending = pending};
 }
 
 /* ---- links ---- */

@@ -35,6 +35,8 @@
 
 #define PAUSE_MIN_NS (TOSC__MS / 2)
 #define PAUSE_MAX_NS (50 * TOSC__MS)
+/* Between two questions for signals that came while this thread did not sleep. */
+#define ASK_NS (100 * TOSC__MS)
 /* Between two tries to take away what a dead holder has left. */
 #define TIDY_NS (200 * TOSC__MS)
 /* The deadline is for waiting for others; one attempt has at least so long. */
@@ -67,10 +69,12 @@ is_free(const struct tosc__ceph_state *state)
 
 /* Waits for a notice, or as long as `pause_ns`. */
 static int
-pause_for(struct tosc__ceph_waiter *waiter, int64_t pause_ns, int64_t deadline)
+pause_for(struct tosc__ceph_waiter *waiter, int64_t pause_ns, int64_t deadline,
+          bool *pending)
 {
     int64_t until = tosc__now() + pause_ns;
-    struct tosc__ceph_limit limit = {.deadline = until < deadline ? until : deadline};
+    struct tosc__ceph_limit limit = {.deadline = until < deadline ? until : deadline,
+                                     .pending = pending};
     int status = tosc__ceph_sleep(waiter != NULL ? waiter->fd : -1, &limit);
     uint64_t count;
 
@@ -80,13 +84,21 @@ pause_for(struct tosc__ceph_waiter *waiter, int64_t pause_ns, int64_t deadline)
     return status == TOSC_ETIMEDOUT ? 0 : status;
 }
 
+static bool
+heeds_signals(void)
+{
+    bool (*ask)(void) = __atomic_load_n(&tosc__heeds_signals, __ATOMIC_ACQUIRE);
+
+    return ask != NULL && ask();
+}
+
 /* Takes away what a holder has left whose lease is over, if that is so. */
 static void
-tidy(struct tosc__ceph *be, const struct tosc__ceph_state *state)
+tidy(struct tosc__ceph *be, const struct tosc__ceph_state *state, bool *pending)
 {
     struct tosc__ceph_change change = {.lock = TOSC__CEPH_SET_FREE,
                                        .holder = state->holder};
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, pending);
     int status;
 
     if (tosc__ceph_apply(be, NULL, &change, "freeing the lock of", false, &limit, &status)
@@ -111,23 +123,29 @@ look(struct tosc__ceph *be, const struct tosc__ceph_limit *limit,
 
 /* Until somebody else's lock is free; the first look has been. */
 static int
-await_free(struct tosc__ceph *be, const uint8_t *own, struct tosc__ceph_state *state)
+await_free(struct tosc__ceph *be, const uint8_t *own, struct tosc__ceph_state *state,
+           bool *pending)
 {
     struct tosc__ceph_waiter *waiter = tosc__ceph_waiter_take(be);
     int64_t pause = PAUSE_MIN_NS;
     int64_t next_tidying = tosc__now() + TIDY_NS;
+    int64_t next_question = tosc__now();
     int status = 0;
 
     while (status == 0 && !is_free(state)
            && (own == NULL || memcmp(own, state->holder, TOSC__HOLDER_SIZE) != 0)) {
-        status = pause_for(waiter, pause, TOSC__FOR_EVER);
+        if (tosc__now() >= next_question) {
+            *pending = *pending || heeds_signals();
+            next_question = tosc__now() + ASK_NS;
+        }
+        status = pause_for(waiter, pause, TOSC__FOR_EVER, pending);
         pause = pause < PAUSE_MAX_NS / 2 ? pause * 2 : PAUSE_MAX_NS;
         if (status == 0 && tosc__now() >= next_tidying) {
-            tidy(be, state);
+            tidy(be, state, pending);
             next_tidying = tosc__now() + TIDY_NS;
         }
         if (status == 0) {
-            struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+            struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, pending);
 
             status = look(be, &limit, state);
         }
@@ -136,7 +154,7 @@ await_free(struct tosc__ceph *be, const uint8_t *own, struct tosc__ceph_state *s
     return status;
 }
 
-/* The lock is this backend object's: its end is heard of at once. */
+/* The lock is this backend object's: its end is heard of at once. Signals end it. */
 static int
 await_gate(struct tosc__ceph *be)
 {
@@ -174,9 +192,12 @@ tosc__ceph_look_again(struct tosc__ceph *be, const void *holder,
     pthread_mutex_lock(&be->mutex);
     ours = be->renew_at != 0 && memcmp(be->token, state.holder, sizeof(be->token)) == 0;
     pthread_mutex_unlock(&be->mutex);
-    status = ours ? await_gate(be) : 0;
+    if (ours) {
+        status = limit->pending != NULL && *limit->pending ? tosc__ceph_interrupted()
+                                                           : await_gate(be);
+    }
     if (status == 0) {
-        status = await_free(be, own, &state);
+        status = await_free(be, own, &state, limit->pending);
     }
     limit->deadline = tosc__now() + be->timeout_ns;
     return status;
@@ -204,11 +225,11 @@ drop(struct tosc__ceph *be, const uint8_t *token)
 
 /* One try to take it: 0, TOSC__CEPH_AGAIN while somebody else has it, or a failure. */
 static int
-try_take(struct tosc__ceph *be, const uint8_t *token, int64_t deadline)
+try_take(struct tosc__ceph *be, const uint8_t *token, int64_t deadline, bool *pending)
 {
     struct tosc__ceph_change change = {
         .lock = TOSC__CEPH_TAKE, .holder = token, .lease_ms = be->lease_ms};
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, pending);
     int status;
 
     if (limit.deadline > deadline) {
@@ -238,10 +259,11 @@ take(struct tosc__ceph *be, int64_t deadline)
     struct tosc__ceph_waiter *waiter = NULL;
     uint8_t token[TOSC__HOLDER_SIZE];
     int64_t pause = PAUSE_MIN_NS;
+    bool pending = false;
     int status = tosc__random(token, sizeof(token));
 
     if (status == 0) {
-        status = try_take(be, token, deadline);
+        status = try_take(be, token, deadline, &pending);
     }
     while (status == TOSC__CEPH_AGAIN) {
         if (tosc__now() >= deadline) {
@@ -249,10 +271,10 @@ take(struct tosc__ceph *be, int64_t deadline)
             break;
         }
         waiter = waiter != NULL ? waiter : tosc__ceph_waiter_take(be);
-        status = pause_for(waiter, pause, deadline);
+        status = pause_for(waiter, pause, deadline, &pending);
         pause = pause < PAUSE_MAX_NS / 2 ? pause * 2 : PAUSE_MAX_NS;
         if (status == 0) {
-            status = try_take(be, token, deadline);
+            status = try_take(be, token, deadline, &pending);
         }
     }
     tosc__ceph_waiter_give(be, waiter);

@@ -706,7 +706,8 @@ int
 tosc__ceph_read_since(void *impl, const tosc_position *known, tosc_data *ret)
 {
     struct tosc__ceph *be = impl;
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+    bool pending = false;
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
     bool whole = known == NULL || !known->stored;
 
     for (;;) {

@@ -263,7 +263,7 @@ consider(struct tosc__ceph *be, const struct wait *wait, int64_t now, int64_t *r
 static int
 look(struct tosc__ceph *be, struct wait *wait, bool *ret_changed)
 {
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, wait->stop);
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, wait->stop, NULL);
     struct tosc__ceph_mark mark = tosc__ceph_mark(be);
     struct tosc__ceph_seen seen;
     tosc_position at;
@@ -290,7 +290,7 @@ look(struct tosc__ceph *be, struct wait *wait, bool *ret_changed)
 static int
 ensure_watch(struct tosc__ceph *be, struct wait *wait)
 {
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, wait->stop);
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, wait->stop, NULL);
     int status;
     bool refused;
 

@@ -325,7 +325,8 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
                   size_t size, const tosc_commit_id *id, const struct demand *demand,
                   struct tosc__guard *ret)
 {
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+    bool pending = false;
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
     tosc_commit_id own;
     int status = check_size(be, size);
 
@@ -423,7 +424,8 @@ append_after(struct tosc__ceph *be, const void *holder, const void *data, size_t
              const tosc_commit_id *id, const tosc_position *known,
              struct tosc__guard *ret)
 {
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+    bool pending = false;
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
     int status = check_size(be, size);
 
     for (int tries = 0; status == 0 && tries <= be->max_retries; tries++) {
@@ -611,7 +613,8 @@ static int
 compact_as(struct tosc__ceph *be, const void *holder, const void *data, size_t size,
            const tosc_position *of, int tries, struct tosc__guard *ret, bool *ret_again)
 {
-    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL);
+    bool pending = false;
+    struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
     int status = 0;
 
     *ret_again = false;

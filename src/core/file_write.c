@@ -407,8 +407,8 @@ find_place(struct tosc__file_backend *be, const tosc_position *of,
         unsigned char bytes[TOSC__RECORD_SIZE];
         struct tosc__record record;
         size_t have;
-        int status = tosc__pread_full(be->file->fd, bytes, sizeof(bytes), place.offset,
-                                      be->path, &have);
+        int status = tosc__file_pread(be->file, be->path, bytes, sizeof(bytes),
+                                      place.offset, &have);
 
         if (status != 0) {
             return status;

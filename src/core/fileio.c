@@ -171,22 +171,6 @@ tosc__open(const char *path, int flags, mode_t mode)
 }
 
 int
-tosc__open_direct(const char *path, int flags, mode_t mode)
-{
-    int fd = tosc__open(path, flags | O_DIRECT, mode);
-
-    return fd < 0 && errno == EINVAL ? tosc__open(path, flags, mode) : fd;
-}
-
-bool
-tosc__is_direct(int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-
-    return flags >= 0 && (flags & O_DIRECT) != 0;
-}
-
-int
 tosc__sync_directory(const char *directory)
 {
     int fd = tosc__open(directory, O_RDONLY | O_DIRECTORY, 0);
@@ -324,6 +308,7 @@ poll_until(int fd, const tosc_event *stop, int64_t deadline_ns, bool *ret_ready)
 }
 
 int (*tosc__on_signal)(void);
+bool (*tosc__heeds_signals)(void);
 
 static bool
 may_go_on(void)
@@ -337,25 +322,25 @@ may_go_on(void)
  * A signal that comes before `heed_from` is asked about then, if the sleep lasts so long.
  * Signals may come faster than poll() can see that the time is over.
  */
-static int
-sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns, int64_t heed_from)
+int
+tosc__sleep_heeding(int fd, const tosc_event *stop, int64_t deadline_ns,
+                    int64_t heed_from, bool *pending)
 {
-    bool came = false;
     bool ready = false;
 
     while (!ready) {
-        bool soon = came && heed_from < deadline_ns;
+        bool soon = *pending && heed_from < deadline_ns;
         int error = poll_until(fd, stop, soon ? heed_from : deadline_ns, &ready);
 
         if (error != 0 && error != EINTR) {
             return tosc__fail_errno(error, NULL, "cannot wait for changes");
         }
-        came = came || error == EINTR;
-        if (!ready && came && tosc__now() >= heed_from) {
+        *pending = *pending || error == EINTR;
+        if (!ready && *pending && tosc__now() >= heed_from) {
+            *pending = false;
             if (!may_go_on()) {
                 return tosc__fail(TOSC_EINTR, "a signal ended the wait for a change");
             }
-            came = false;
         }
         if (!ready && tosc__now() >= deadline_ns) {
             break;
@@ -370,12 +355,7 @@ sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns, int64_t heed_from)
 int
 tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns)
 {
-    return sleep_on(fd, stop, deadline_ns, 0);
-}
+    bool pending = false;
 
-int
-tosc__sleep_heeding(int fd, const tosc_event *stop, int64_t deadline_ns,
-                    int64_t heed_from)
-{
-    return sleep_on(fd, stop, deadline_ns, heed_from);
+    return tosc__sleep_heeding(fd, stop, deadline_ns, 0, &pending);
 }

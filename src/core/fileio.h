@@ -28,14 +28,6 @@ int tosc__sync_directory(const char *directory);
 int tosc__open(const char *path, int flags, mode_t mode);
 
 /*
- * The same for I/O past the page cache where the filesystem has that. One that has it for
- * aligned memory only is found out by the first call above that it refuses, and from then
- * on used as others are.
- */
-int tosc__open_direct(const char *path, int flags, mode_t mode);
-bool tosc__is_direct(int fd);
-
-/*
  * Whether the file still has a name, and its size. Not fstat(): that asks for the times
  * too, and a kernel that has told them makes the next write take a new, finer one, which
  * costs more than the question.
@@ -66,6 +58,13 @@ bool tosc__boot_id(uint8_t ret[16]);
 extern int (*tosc__on_signal)(void);
 
 /*
+ * Whether that would ask anybody in this thread, now. A signal that comes while a thread
+ * works ends no sleep, so a long wait of short sleeps has to ask unprompted. Atomic; NULL:
+ * no.
+ */
+extern bool (*tosc__heeds_signals)(void);
+
+/*
  * Sleeps until `fd` (-1: none) is readable or the deadline: 0. A set `stop` (may be
  * NULL), or a signal unless tosc__on_signal() says 0: TOSC_EINTR. To be called with no
  * mutex held.
@@ -73,9 +72,10 @@ extern int (*tosc__on_signal)(void);
 int tosc__sleep_on(int fd, const tosc_event *stop, int64_t deadline_ns);
 /*
  * The same, but signals are heeded only from this time on (TOSC__FOR_EVER: never): one that
- * has come before is asked about then.
+ * has come before is asked about then. *pending: one has come and was not asked about, which
+ * the next sleep is to be told.
  */
 int tosc__sleep_heeding(int fd, const tosc_event *stop, int64_t deadline_ns,
-                        int64_t heed_from);
+                        int64_t heed_from, bool *pending);
 
 #endif

@@ -18,6 +18,7 @@
 
 #include "core/bytes.h"
 #include "core/checksum.h"
+#include "core/directio.h"
 #include "core/error.h"
 #include "core/fileio.h"
 #include "core/sys.h"
@@ -62,10 +63,6 @@ tosc__file_damaged(const char *path, const struct tosc__place *place)
         path, (long long)place->version + 1, (unsigned long long)place->offset);
 }
 
-/*
- * Past the page cache where other hosts write: its pages may be old and, in ceph-fuse with
- * its default options, hold bytes of another offset when they were read beside a write.
- */
 static int
 open_file(const char *path, bool shared, int flags)
 {
@@ -144,7 +141,7 @@ examine(struct tosc__file *file, const char *path, bool *ret_empty)
     file->device = about.st_dev;
     file->inode = about.st_ino;
     tosc__file_forget_pages(file);
-    status = tosc__pread_full(file->fd, bytes, sizeof(bytes), 0, path, &size);
+    status = tosc__file_pread(file, path, bytes, sizeof(bytes), 0, &size);
     if (status != 0) {
         return status;
     }
@@ -158,6 +155,15 @@ tosc__file_forget_pages(const struct tosc__file *file)
     if (file->shared && !tosc__is_direct(file->fd)) {
         posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
     }
+}
+
+int
+tosc__file_pread(const struct tosc__file *file, const char *path, void *bytes,
+                 size_t size, uint64_t offset, size_t *ret_read)
+{
+    return file->shared
+               ? tosc__pread_direct(file->fd, bytes, size, offset, path, ret_read)
+               : tosc__pread_full(file->fd, bytes, size, offset, path, ret_read);
 }
 
 int
@@ -233,6 +239,15 @@ describe(struct tosc__record *record, enum tosc__kind kind, int64_t version,
     record->payload_crc = tosc__crc32c(0, data, size);
 }
 
+/* May change the parts. */
+static int
+put(const struct tosc__file *file, const char *path, struct iovec *parts, int count,
+    uint64_t offset)
+{
+    return file->shared ? tosc__pwrite_direct(file->fd, parts, count, offset, path)
+                        : tosc__pwrite_full(file->fd, parts, count, offset, path);
+}
+
 static const unsigned char zeros[64 << 10];
 
 /*
@@ -266,7 +281,7 @@ put_record(const struct tosc__file *file, const char *path,
     if (ahead > 0) {
         parts[count++] = (struct iovec){(void *)(uintptr_t)zeros, (size_t)ahead};
     }
-    return tosc__pwrite_full(file->fd, parts, count, offset, path);
+    return put(file, path, parts, count, offset);
 }
 
 int
@@ -339,7 +354,7 @@ fill_new(struct tosc__file *file, const char *path, int model, const tosc_commit
     file->device = about.st_dev;
     file->inode = about.st_ino;
     tosc__header_encode(&file->identity, header);
-    status = tosc__pwrite_full(file->fd, &part, 1, 0, path);
+    status = put(file, path, &part, 1, 0);
     if (status != 0) {
         return status;
     }

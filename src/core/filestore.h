@@ -19,8 +19,7 @@ struct tosc__file {
     int refs; /* atomic */
     int fd;
     bool writable;
-    bool
-        shared; /* other hosts may write to it; its page cache is not used if that can be */
+    bool shared; /* other hosts may write to it */
     uint64_t device;
     uint64_t inode;
     struct tosc__identity identity;
@@ -40,6 +39,9 @@ int tosc__file_open(const char *path, bool shared, struct tosc__file **ret);
  * the page cache: what other hosts have written is not in there.
  */
 void tosc__file_forget_pages(const struct tosc__file *file);
+/* tosc__pread_full(), past the page cache if other hosts may write. */
+int tosc__file_pread(const struct tosc__file *file, const char *path, void *bytes,
+                     size_t size, uint64_t offset, size_t *ret_read);
 struct tosc__file *tosc__file_ref(struct tosc__file *file);
 struct tosc__file *tosc__file_unref(struct tosc__file *file);
 

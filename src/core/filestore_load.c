@@ -58,8 +58,8 @@ look_at(struct loader *loader, uint64_t offset, size_t size,
             want = (size_t)(loader->limit - offset);
         }
         loader->start = offset;
-        status = tosc__pread_full(loader->file->fd, loader->window, want, offset,
-                                  loader->path, &loader->filled);
+        status = tosc__file_pread(loader->file, loader->path, loader->window, want,
+                                  offset, &loader->filled);
         if (status != 0) {
             loader->filled = 0;
             return status;
@@ -86,8 +86,7 @@ load_large(struct loader *loader, const struct tosc__record *record, uint64_t of
     size_t size = (size_t)record->length + tosc__padding(record->length);
     unsigned char *to = loader->sink->data + loader->used;
     size_t have;
-    int status =
-        tosc__pread_full(loader->file->fd, to, size, offset, loader->path, &have);
+    int status = tosc__file_pread(loader->file, loader->path, to, size, offset, &have);
 
     if (status == 0) {
         *ret_good = have == size && payload_is_good(to, record);

@@ -63,12 +63,18 @@ signals_set_exception(PyObject *stolen)
                   PyException_GetTraceback(stolen));
 }
 
+static bool
+heeds_signals(void)
+{
+    return innermost != NULL && innermost->raised == NULL && !tosc_is_finalizing();
+}
+
 /* Core's question: 0 to sleep on, -1 to end the call. */
 static int
 on_signal(void)
 {
     BackendCall *call = innermost;
-    if (call == NULL || call->raised != NULL || tosc_is_finalizing()) {
+    if (!heeds_signals()) {
         return -1;
     }
     pid_t process = getpid();
@@ -119,4 +125,5 @@ void
 signals_install(void)
 {
     __atomic_store_n(&tosc__on_signal, on_signal, __ATOMIC_RELEASE);
+    __atomic_store_n(&tosc__heeds_signals, heeds_signals, __ATOMIC_RELEASE);
 }

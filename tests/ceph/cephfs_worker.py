@@ -10,7 +10,7 @@ With several paths one is done after the other, each when a line comes.
 import faulthandler
 import sys
 
-faulthandler.dump_traceback_later(100, exit=True)
+faulthandler.dump_traceback_later(230, exit=True)
 
 import tosc  # noqa: E402  pylint: disable=wrong-import-position
 

@@ -171,7 +171,7 @@ FORGETFUL = {'osd_min_pg_log_entries': 1, 'osd_max_pg_log_entries': 2,
              'osd_pg_log_dups_tracked': 0, 'osd_pg_log_trim_min': 1}
 
 
-@pytest.mark.seconds(120)
+@pytest.mark.seconds(240)
 def test_what_was_done_and_is_sent_again(cluster, name, tmp_path):
     """librados repeats what was not answered; an OSD may not know that it has done it."""
     with open(cluster.environment['CEPH_CONF'], encoding='utf-8') as file:
@@ -183,7 +183,7 @@ def test_what_was_done_and_is_sent_again(cluster, name, tmp_path):
             cluster.ceph('config', 'set', 'osd', option, str(value))
         bank = Bank(cluster, name, processes=4, confs=(str(conf), str(conf)))
         try:
-            bank.wait_for_commits(1500, timeout=60)
+            bank.wait_for_commits(1500, timeout=180)
             bank.finish()
         finally:
             bank.close()

@@ -59,6 +59,7 @@ COUNTING = '''
 '''
 
 
+@pytest.mark.seconds(180)
 def test_who_comes_while_others_commit_is_told_of_all(cluster, name, children):
     """Who is alone sends no notices, up to the moment when somebody comes."""
     writer = children('''
@@ -72,7 +73,7 @@ def test_who_comes_while_others_commit_is_told_of_all(cluster, name, children):
                 data['n'] += 1
                 time.sleep(float(pause))
             print(data['n'])
-    ''', name, timeout=60)
+    ''', name, timeout=170)
     assert writer.line() == 'ready'
     connected = cluster.backend(name)
     for turn in range(20):
@@ -81,7 +82,7 @@ def test_who_comes_while_others_commit_is_told_of_all(cluster, name, children):
         with tosc.Manager(cluster.backend(name, poll_interval=RARELY)) as newcomer:
             seen = newcomer.read()
             last = int(writer.line())
-            wait_until(lambda seen=seen, last=last: seen['n'] == last, timeout=3,
+            wait_until(lambda seen=seen, last=last: seen['n'] == last, timeout=10,
                        what='the last change')
     assert connected.read()[1]
 

@@ -98,6 +98,7 @@ def create(path, value):
         manager.write(value)
 
 
+@pytest.mark.seconds(240)
 def test_no_increment_is_lost_between_hosts(any_paths):
     """
     Neither by locks that do not exclude nor by old pages. Several new stores, as a page that
