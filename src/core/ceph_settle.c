@@ -330,6 +330,18 @@ fail_again(const struct tosc__ceph *be, int cause, int error)
                : tosc__ceph_failed(error, &be->who, be->where, "changing", 0);
 }
 
+static const char *
+reason_for_doubt(int cause, bool under_way)
+{
+    if (cause != TOSC__CEPH_AGAIN) {
+        return tosc_error_message();
+    }
+    return under_way
+               ? "the connection to the cluster was interrupted"
+               : "the answer came late, and the store does not tell any more, as many "
+                 "commits have been made since";
+}
+
 /* There is a grace period left, in which nothing interrupts. */
 static void
 hurry(struct tosc__ceph_limit *limit)
@@ -351,9 +363,7 @@ tosc__ceph_settle(struct tosc__ceph *be, const struct tosc__ceph_state *from,
     enum verdict verdict = LOOK_AGAIN;
     char reason[512];
 
-    snprintf(reason, sizeof(reason), "%s",
-             cause == TOSC__CEPH_AGAIN ? "the connection to the cluster was interrupted"
-                                       : tosc_error_message());
+    snprintf(reason, sizeof(reason), "%s", reason_for_doubt(cause, under_way));
     if (cause == TOSC_EINTR) {
         hurry(&limit);
     }

@@ -1164,11 +1164,11 @@ def test_reading_an_attribute_is_quick():
     plain, wrapper = Plain(), tosc.DAny(Plain())
 
     def measure(value):
-        best = float('inf')
-        for _ in range(7):
-            start = time.perf_counter()
-            for _ in range(20000):
-                value.x
-            best = min(best, time.perf_counter() - start)
-        return best
-    assert measure(wrapper) < 8 * measure(plain)  # the benchmarks look closer
+        start = time.perf_counter()
+        for _ in range(5000):
+            value.x
+        return time.perf_counter() - start
+
+    # In turns, as the machine's speed varies; the benchmarks look closer.
+    plains, wrappers = zip(*[(measure(plain), measure(wrapper)) for _ in range(50)])
+    assert min(wrappers) < 8 * min(plains)
