@@ -183,7 +183,7 @@ def test_what_was_done_and_is_sent_again(cluster, name, tmp_path):
             cluster.ceph('config', 'set', 'osd', option, str(value))
         bank = Bank(cluster, name, processes=4, confs=(str(conf), str(conf)))
         try:
-            bank.wait_for_commits(1500, timeout=180)
+            bank.wait_for_commits(1500, timeout=60)
             bank.finish()
         finally:
             bank.close()

@@ -82,7 +82,7 @@ def test_who_comes_while_others_commit_is_told_of_all(cluster, name, children):
         with tosc.Manager(cluster.backend(name, poll_interval=RARELY)) as newcomer:
             seen = newcomer.read()
             last = int(writer.line())
-            wait_until(lambda seen=seen, last=last: seen['n'] == last, timeout=10,
+            wait_until(lambda seen=seen, last=last: seen['n'] == last, timeout=3,
                        what='the last change')
     assert connected.read()[1]
 

@@ -167,8 +167,7 @@ def test_changes_are_seen_within_the_poll_interval(any_paths):
         wait_until(lambda n=n: theirs['n'] == n, timeout=5, what='the change')
         delays.append(time.monotonic() - begin)
         time.sleep(0.03 * (n % 4))
-    delays.sort()  # the cluster's own pauses may be the last, and wait_until() bounds that
-    assert delays[7] < POLL + 0.05 and delays[-2] < POLL + 1, delays
+    assert sorted(delays)[7] < POLL + 0.05 and max(delays) < POLL + 1, delays
     for manager in (one, other):
         manager.close()
 
