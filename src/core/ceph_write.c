@@ -194,6 +194,33 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     return STEP_DONE;
 }
 
+/*
+ * The store is not (any more) where a change is to be made. If that was sent before and
+ * refused, as somebody had the lock, this may be its own doing: when a connection breaks
+ * librados sends another copy, and the OSD may come to the two in any order. `sent` is what
+ * it was sent from, NULL: it was not. *ret is the guard that it sets. 0 it is stored;
+ * TOSC__CEPH_AGAIN; TOSC_ECONFLICT, or a failure.
+ */
+static int
+has_left(struct tosc__ceph *be, const struct tosc__ceph_state *sent,
+         const struct tosc__guard *ret, const struct tosc__ceph_limit *limit)
+{
+    int status = TOSC_ECONFLICT;
+
+    if (sent != NULL) {
+        status = tosc__ceph_refused(be, sent, ret->commit_id, limit);
+    }
+    if (status == 0) {
+        tosc_position at = tosc__guard_position(ret);
+
+        tosc__ceph_announce(be, &at);
+        tosc__ceph_end_commit(be, &at, TOSC__CEPH_TELL_AFTER);
+    } else if (status == TOSC__CEPH_AGAIN) {
+        tosc__ceph_forget(be);
+    }
+    return status;
+}
+
 /* ---- replacing ---- */
 
 /* The guard and the identity of what takes the place of `from`, but for its lengths. */
@@ -327,6 +354,8 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
 {
     bool pending = false;
     struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
+    const struct tosc__ceph_state *sent = NULL;
+    struct tosc__ceph_state from;
     tosc_commit_id own;
     int status = check_size(be, size);
 
@@ -335,22 +364,35 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
         id = &own;
     }
     for (int tries = 0; status == 0 && tries <= be->max_retries; tries++) {
-        struct tosc__ceph_state from;
+        struct tosc__ceph_state now;
         enum step step;
 
-        status = state_to_replace(be, demand, &limit, &from);
+        status = state_to_replace(be, demand, &limit, &now);
         if (status != 0) {
             return status;
         }
-        if (!is_met(demand, &from.guard)) {
-            return TOSC_ECONFLICT;
+        if (!is_met(demand, &now.guard)
+            || (sent != NULL && now.guard.version != sent->guard.version)) {
+            status = has_left(be, sent, ret, &limit);
+            if (status == TOSC_ECONFLICT && demand->anything) {
+                sent = NULL;
+            } else if (status != TOSC__CEPH_AGAIN) {
+                return status;
+            }
+            status = 0;
+            continue;
         }
+        from = now;
         step = replace(be, holder, &from, data, size, id->bytes, &limit, ret, &status);
+        sent = &from;
         if (step == STEP_DONE) {
             return 0;
         }
         if (step == STEP_FAILED || (step == STEP_CONFLICT && !demand->anything)) {
             return step == STEP_FAILED ? status : TOSC_ECONFLICT;
+        }
+        if (step == STEP_CONFLICT) {
+            sent = NULL;
         }
         status = 0;
     }
@@ -426,22 +468,31 @@ append_after(struct tosc__ceph *be, const void *holder, const void *data, size_t
 {
     bool pending = false;
     struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
+    const struct tosc__ceph_state *sent = NULL;
+    struct tosc__ceph_state from;
     int status = check_size(be, size);
 
     for (int tries = 0; status == 0 && tries <= be->max_retries; tries++) {
-        struct tosc__ceph_state from;
+        struct tosc__ceph_state now;
         tosc_position at;
         enum step step;
 
-        status = state_for(be, known, &limit, &from);
+        status = state_for(be, known, &limit, &now);
         if (status != 0) {
             return status;
         }
-        at = tosc__guard_position(&from.guard);
+        at = tosc__guard_position(&now.guard);
         if (!tosc__same_position(&at, known)) {
-            return TOSC_ECONFLICT;
+            status = has_left(be, sent, ret, &limit);
+            if (status != TOSC__CEPH_AGAIN) {
+                return status;
+            }
+            status = 0;
+            continue;
         }
+        from = now;
         step = append(be, holder, &from, data, size, id, &limit, ret, &status);
+        sent = &from;
         if (step == STEP_DONE) {
             return 0;
         }

@@ -88,6 +88,15 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def snapshot(self, name):
+        """A snapshot of the pool by this name, which whatever is written from now on is not in.
+
+        Whoever writes has the pool's map of before, and so may the OSD have for a moment. It does
+        what a newcomer asks for, who has the newest map, when it has that too.
+        """
+        self.rados('-p', self.pool, 'mksnap', name)
+        self.rados('-p', self.pool, 'stat', name)
+
     def breaking(self, command):
         self.broken = True
         self.do(command)

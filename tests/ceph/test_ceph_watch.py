@@ -237,7 +237,7 @@ def test_an_older_copy_that_is_put_back(cluster, name):
     for n in range(10):
         backend.write(str(n).encode())
         if n == 4:
-            cluster.rados('-p', cluster.pool, 'mksnap', name)
+            cluster.snapshot(name)
     version = backend.read()[0]
     cluster.rados('-p', cluster.pool, 'rollback', name, name)
     try:
@@ -269,7 +269,7 @@ def test_a_frozen_program_finds_an_older_copy_that_was_put_back(cluster, name, c
     manager.write({'done': [], 'blob': b''})
     data = manager.read()
     commit('kept', 3)
-    cluster.rados('-p', cluster.pool, 'mksnap', name)
+    cluster.snapshot(name)
     try:
         commit('lost', 5)
         frozen = children('''
