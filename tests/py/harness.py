@@ -309,6 +309,13 @@ class Child:
             pytest.fail(f'the child ended with {code}\n' + self.stderr)
         return line
 
+    def line_within(self, seconds):
+        """The next line of its output, or None: none has come so soon, or none comes any more."""
+        try:
+            return self._lines.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
     def send(self, text=''):
         self.process.stdin.write((text + '\n').encode())
         self.process.stdin.flush()
