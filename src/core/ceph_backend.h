@@ -301,6 +301,11 @@ void tosc__ceph_greet(struct tosc__ceph *be, struct tosc__ceph_watch *greeter);
 void tosc__ceph_not_alone(struct tosc__ceph *be);
 /* Whether it is known that nobody else watches. */
 bool tosc__ceph_is_alone(struct tosc__ceph *be);
+/*
+ * While those sent before are not acknowledged: notices of commits should be so far apart,
+ * in nanoseconds; else 0. With the mutex.
+ */
+int64_t tosc__ceph_notice_pace(const struct tosc__ceph *be);
 /* NULL is accepted. */
 void tosc__ceph_notices_unref(struct tosc__ceph_notices *notices);
 

@@ -47,8 +47,6 @@
 
 #define LAST_RESORT_S "3700"
 #define EXIT_NS (TOSC__SECOND / 2)
-/* Before that, for what has only to be sent. */
-#define REST_NS (20 * TOSC__MS)
 #define RETRY_NS (TOSC__SECOND / 2)
 
 struct connection {
@@ -478,7 +476,7 @@ static void
 at_exit(int status, void *arg)
 {
     (void)arg;
-    tosc__ceph_wait_idle(tosc__now() + REST_NS);
+    tosc__ceph_wait_idle(tosc__now() + TOSC__CEPH_REST_NS);
     __atomic_store_n(&ending, 1, __ATOMIC_SEQ_CST);
     tosc__ceph_wait_idle(tosc__now() + EXIT_NS);
     if (__atomic_load_n(&busy, __ATOMIC_SEQ_CST) == 0) {

@@ -62,6 +62,12 @@ int tosc__ceph_link_check_pool(struct tosc__ceph_link *link, const char *pool,
 void *tosc__ceph_link_io(const struct tosc__ceph_link *link);
 void *tosc__ceph_link_cluster(const struct tosc__ceph_link *link);
 
+/*
+ * The end of the process waits so long for what is still to be sent; nothing may be put off
+ * for longer.
+ */
+#define TOSC__CEPH_REST_NS (80 * TOSC__MS)
+
 /* librados is at work for us, mostly in other threads (1), or no more (-1). */
 void tosc__ceph_busy(int change);
 /* The same as tosc__ceph_busy(1). False: the process ends, and librados with it. */

@@ -4,9 +4,9 @@
  *
  * While the exclusive lock is held it renews the lease. And it sends notices in a stream
  * of commits: where one follows the other without a pause, a notice for each would cost
- * as much as a quarter of the commits themselves, so one is sent every STREAM_NS. A commit
- * after a pause is always told of at once, by who made it; what is decided about that is
- * here too.
+ * as much as a quarter of the commits themselves, so one is sent every STREAM_NS; fewer
+ * where those before are not acknowledged. A commit after a pause is always told of at
+ * once, by who made it; what is decided about that is here too.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -168,7 +168,7 @@ tosc__ceph_begin_commit(struct tosc__ceph *be, size_t size)
     if (alone) {
         telling = TOSC__CEPH_TELL_NOBODY;
     } else if (be->stream < STREAM_COMMITS && be->notice_at == 0 && size <= SMALL
-               && now - be->overtaken_at > CALM_NS) {
+               && now - be->overtaken_at > CALM_NS && tosc__ceph_notice_pace(be) == 0) {
         telling = TOSC__CEPH_TELL_BEFORE;
         be->noticed_at = now;
     }
@@ -180,13 +180,17 @@ tosc__ceph_begin_commit(struct tosc__ceph *be, size_t size)
 static bool
 leave_to_keeper(struct tosc__ceph *be, const tosc_position *at, int64_t now)
 {
-    if (be->notice_at == 0
-        && (be->stream < STREAM_COMMITS || now >= be->noticed_at + STREAM_NS)) {
+    int64_t pace = tosc__ceph_notice_pace(be);
+
+    if (pace == 0 && be->stream >= STREAM_COMMITS) {
+        pace = STREAM_NS;
+    }
+    if (be->notice_at == 0 && now >= be->noticed_at + pace) {
         return false;
     }
     be->notice = *at;
     if (be->notice_at == 0) {
-        be->notice_at = be->noticed_at + STREAM_NS;
+        be->notice_at = be->noticed_at + pace;
         if (call_keeper(be)) {
             tosc__ceph_busy(1);
         } else {

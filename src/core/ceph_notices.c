@@ -14,8 +14,11 @@
  * A greeting can be lost as well: so being alone is proven anew every ALONE_NS, by one
  * notice that is sent all the same.
  *
- * So many notices may be under way; further ones are put together, and one is sent when
- * one of these has come back. That only happens when a watcher has died a moment ago.
+ * A notice is under way until all who watch have acknowledged it, or NOTICE_TIMEOUT_MS are
+ * over: somebody has just died, is frozen, or out of reach. When some are, further ones are
+ * sent at a pace at which NOTICES_MAX of them never are. Not more, since after an interruption
+ * librados sends all of them again, each to everybody: that must be less than what the
+ * connection can take. Beyond that one is sent for several, when another has come back.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -33,8 +36,13 @@
 #include "core/ceph_backend.h"
 #include "core/sys.h"
 
-#define NOTICES_MAX 128
 #define NOTICE_TIMEOUT_MS 1000
+#define NOTICES_MAX 24
+/* Where all can be reached there are not so many. */
+#define CROWD 4
+/* The rest of the room is for notices of the lock. */
+#define PACE_NS (NOTICE_TIMEOUT_MS * TOSC__MS / (NOTICES_MAX - 2 * CROWD))
+_Static_assert(PACE_NS < TOSC__CEPH_REST_NS, "the end of the process waits for it");
 #define NOTICE_SIZE 48
 #define ALONE_NS TOSC__SECOND
 
@@ -162,6 +170,19 @@ tosc__ceph_is_alone(struct tosc__ceph *be)
     }
     pthread_mutex_unlock(&be->mutex);
     return alone_at != 0 && tosc__now() - alone_at < ALONE_NS;
+}
+
+int64_t
+tosc__ceph_notice_pace(const struct tosc__ceph *be)
+{
+    bool crowded = false;
+
+    if (be->notices != NULL) {
+        pthread_mutex_lock(&be->notices->mutex);
+        crowded = be->notices->under_way >= CROWD;
+        pthread_mutex_unlock(&be->notices->mutex);
+    }
+    return crowded ? PACE_NS : 0;
 }
 
 /* Whether the only answer is that of our own watch. */

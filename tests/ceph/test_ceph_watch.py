@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import ctypes
 import errno
+import json
 import os
 import signal
 import time
@@ -126,6 +127,45 @@ def test_a_process_that_was_frozen_hears_and_tells(cluster, name, children):
     assert writer.line() == 'written'
     late.send('103')
     assert late.line(5) == 'seen'
+
+
+def test_notices_that_a_frozen_process_does_not_acknowledge_do_not_pile_up(cluster, name, children,
+                                                                           tmp_path):
+    """After an interruption librados sends all of them again, to all. And others hear soon."""
+    with open(cluster.environment['CEPH_CONF'], encoding='utf-8') as file:
+        text = file.read()
+    socket = tmp_path / 'asok'
+    conf = tmp_path / 'ceph.conf'
+    conf.write_text(f'{text}\n[client]\nadmin_socket = {socket}\n')
+    manager = tosc.Manager(cluster.backend(name, poll_interval=RARELY))
+    manager.write({'n': 0})
+    data = manager.read()
+    frozen = children(COUNTING, name)
+    assert frozen.line() == 'ready'
+    writer = children('''
+        from opening import ceph_arguments
+        manager = tosc.Manager(tosc.CephBackend(**ceph_arguments(sys.argv[1], conf=sys.argv[2])))
+        data = manager.read()
+        print('ready')
+        for line in sys.stdin:
+            data['n'] = int(line)
+            print(line.strip())
+    ''', name, conf)
+    assert writer.line() == 'ready'
+    frozen.signal(signal.SIGSTOP)
+    most, slowest = 0, 0.0
+    for n in range(1, 400):
+        writer.send(str(n))
+        assert writer.line() == str(n)
+        if n % 40 == 0:
+            begin = time.monotonic()
+            wait_until(lambda n=n: data['n'] == n, timeout=5)
+            slowest = max(slowest, time.monotonic() - begin)
+            dump = json.loads(cluster.do('ceph', '--admin-daemon', str(socket), 'perf', 'dump'))
+            most = max(most, dump['objecter']['linger_active'])
+    frozen.signal(signal.SIGCONT)
+    assert 4 < most <= 26, most  # 24 notices and two watches
+    assert slowest < 0.5, slowest
 
 
 def forged_notices(cluster, name, texts):
