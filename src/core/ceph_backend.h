@@ -302,8 +302,8 @@ void tosc__ceph_not_alone(struct tosc__ceph *be);
 /* Whether it is known that nobody else watches. */
 bool tosc__ceph_is_alone(struct tosc__ceph *be);
 /*
- * While those sent before are not acknowledged: notices of commits should be so far apart,
- * in nanoseconds; else 0. With the mutex.
+ * So many nanoseconds should be between two notices of commits, as those sent before are not
+ * acknowledged yet. With the mutex.
  */
 int64_t tosc__ceph_notice_pace(const struct tosc__ceph *be);
 /* NULL is accepted. */

@@ -168,7 +168,8 @@ tosc__ceph_begin_commit(struct tosc__ceph *be, size_t size)
     if (alone) {
         telling = TOSC__CEPH_TELL_NOBODY;
     } else if (be->stream < STREAM_COMMITS && be->notice_at == 0 && size <= SMALL
-               && now - be->overtaken_at > CALM_NS && tosc__ceph_notice_pace(be) == 0) {
+               && now - be->overtaken_at > CALM_NS
+               && now - be->noticed_at >= tosc__ceph_notice_pace(be)) {
         telling = TOSC__CEPH_TELL_BEFORE;
         be->noticed_at = now;
     }
@@ -182,7 +183,7 @@ leave_to_keeper(struct tosc__ceph *be, const tosc_position *at, int64_t now)
 {
     int64_t pace = tosc__ceph_notice_pace(be);
 
-    if (pace == 0 && be->stream >= STREAM_COMMITS) {
+    if (pace < STREAM_NS && be->stream >= STREAM_COMMITS) {
         pace = STREAM_NS;
     }
     if (be->notice_at == 0 && now >= be->noticed_at + pace) {

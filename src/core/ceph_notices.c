@@ -15,10 +15,10 @@
  * notice that is sent all the same.
  *
  * A notice is under way until all who watch have acknowledged it, or NOTICE_TIMEOUT_MS are
- * over: somebody has just died, is frozen, or out of reach. When some are, further ones are
- * sent at a pace at which NOTICES_MAX of them never are. Not more, since after an interruption
- * librados sends all of them again, each to everybody: that must be less than what the
- * connection can take. Beyond that one is sent for several, when another has come back.
+ * over: somebody has just died, is frozen, or out of reach. The more are under way, the
+ * slower further ones follow. For after an interruption librados sends all of them again,
+ * each to everybody: that must be less than what the connection can take. Beyond NOTICES_MAX
+ * one is sent for several, when another has come back.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -38,11 +38,13 @@
 
 #define NOTICE_TIMEOUT_MS 1000
 #define NOTICES_MAX 24
-/* Where all can be reached there are not so many. */
-#define CROWD 4
-/* The rest of the room is for notices of the lock. */
-#define PACE_NS (NOTICE_TIMEOUT_MS * TOSC__MS / (NOTICES_MAX - 2 * CROWD))
-_Static_assert(PACE_NS < TOSC__CEPH_REST_NS, "the end of the process waits for it");
+/*
+ * The pause after n that are under way is n * n times this. So there are 16 where each takes
+ * a second, and where each takes a few milliseconds the pause is as short as a commit.
+ */
+#define PACE_NS (TOSC__MS / 4)
+#define PACE_MAX_NS (64 * TOSC__MS)
+_Static_assert(PACE_MAX_NS < TOSC__CEPH_REST_NS, "the end of the process waits for it");
 #define NOTICE_SIZE 48
 #define ALONE_NS TOSC__SECOND
 
@@ -175,14 +177,16 @@ tosc__ceph_is_alone(struct tosc__ceph *be)
 int64_t
 tosc__ceph_notice_pace(const struct tosc__ceph *be)
 {
-    bool crowded = false;
+    int64_t under_way = 0;
+    int64_t pace;
 
     if (be->notices != NULL) {
         pthread_mutex_lock(&be->notices->mutex);
-        crowded = be->notices->under_way >= CROWD;
+        under_way = be->notices->under_way;
         pthread_mutex_unlock(&be->notices->mutex);
     }
-    return crowded ? PACE_NS : 0;
+    pace = under_way * under_way * PACE_NS;
+    return pace < PACE_MAX_NS ? pace : PACE_MAX_NS;
 }
 
 /* Whether the only answer is that of our own watch. */
