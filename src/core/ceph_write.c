@@ -202,7 +202,7 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
  * TOSC__CEPH_AGAIN; TOSC_ECONFLICT, or a failure.
  */
 static int
-has_left(struct tosc__ceph *be, const struct tosc__ceph_state *sent,
+moved_on(struct tosc__ceph *be, const struct tosc__ceph_state *sent,
          const struct tosc__guard *ret, const struct tosc__ceph_limit *limit)
 {
     int status = TOSC_ECONFLICT;
@@ -373,7 +373,7 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
         }
         if (!is_met(demand, &now.guard)
             || (sent != NULL && now.guard.version != sent->guard.version)) {
-            status = has_left(be, sent, ret, &limit);
+            status = moved_on(be, sent, ret, &limit);
             if (status == TOSC_ECONFLICT && demand->anything) {
                 sent = NULL;
             } else if (status != TOSC__CEPH_AGAIN) {
@@ -483,7 +483,7 @@ append_after(struct tosc__ceph *be, const void *holder, const void *data, size_t
         }
         at = tosc__guard_position(&now.guard);
         if (!tosc__same_position(&at, known)) {
-            status = has_left(be, sent, ret, &limit);
+            status = moved_on(be, sent, ret, &limit);
             if (status != TOSC__CEPH_AGAIN) {
                 return status;
             }

@@ -31,12 +31,37 @@ tosc__open_direct(const char *path, int flags, mode_t mode)
     return fd < 0 && errno == EINVAL ? tosc__open(path, flags, mode) : fd;
 }
 
-bool
-tosc__is_direct(int fd)
+static bool
+is_direct(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
 
     return flags >= 0 && (flags & O_DIRECT) != 0;
+}
+
+void
+tosc__forget_pages(int fd)
+{
+    if (!is_direct(fd)) {
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    }
+}
+
+/*
+ * Whether the filesystem has refused direct I/O with this memory or offset. Then it is used
+ * as usual from now on; perhaps another thread has seen to that since the transfer began.
+ */
+static bool
+was_refused(int status, int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (status != TOSC_ESYSTEM || tosc_error_errno() != EINVAL || flags < 0) {
+        return false;
+    }
+    fcntl(fd, F_SETFL, flags & ~O_DIRECT);
+    tosc__forget_pages(fd);
+    return true;
 }
 
 /* Memory for up to `size` bytes at a time; NULL without it. */
@@ -65,7 +90,7 @@ tosc__pread_direct(int fd, void *bytes, size_t size, uint64_t offset, const char
     bool more = true;
     int status = 0;
 
-    if (size == 0 || !tosc__is_direct(fd)) {
+    if (size == 0 || !is_direct(fd)) {
         return tosc__pread_full(fd, bytes, size, offset, path, ret_read);
     }
     room = get_room(size, path, &capacity);
@@ -77,6 +102,9 @@ tosc__pread_direct(int fd, void *bytes, size_t size, uint64_t offset, const char
         size_t have = 0;
 
         status = tosc__pread_full(fd, room, want, offset + done, path, &have);
+        if (was_refused(status, fd)) {
+            status = tosc__pread_full(fd, room, want, offset + done, path, &have);
+        }
         memcpy((unsigned char *)bytes + done, room, have);
         done += have;
         more = have == want;
@@ -117,7 +145,7 @@ tosc__pwrite_direct(int fd, struct iovec *parts, int count, uint64_t offset,
     size_t total = 0;
     int status = 0;
 
-    if (!tosc__is_direct(fd)) {
+    if (!is_direct(fd)) {
         return tosc__pwrite_full(fd, parts, count, offset, path);
     }
     for (int i = 0; i < count; i++) {
@@ -132,6 +160,10 @@ tosc__pwrite_direct(int fd, struct iovec *parts, int count, uint64_t offset,
         struct iovec part = {room, size};
 
         status = tosc__pwrite_full(fd, &part, 1, offset, path);
+        if (was_refused(status, fd)) {
+            part = (struct iovec){room, size};
+            status = tosc__pwrite_full(fd, &part, 1, offset, path);
+        }
         offset += size;
     }
     munmap(room, capacity);

@@ -2,7 +2,6 @@
 #ifndef TOSC_CORE_DIRECTIO_H
 #define TOSC_CORE_DIRECTIO_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,8 +14,8 @@
  */
 int tosc__open_direct(const char *path, int flags, mode_t mode);
 
-/* Whether it is still used so. */
-bool tosc__is_direct(int fd);
+/* Where it is not direct: asks the kernel to give up the pages of the file that it has. */
+void tosc__forget_pages(int fd);
 
 /* What their like in fileio.h do. TOSC_ENOMEM besides their errors. */
 int tosc__pread_direct(int fd, void *bytes, size_t size, uint64_t offset,

@@ -27,39 +27,11 @@
  */
 #define CALL_MAX ((size_t)1 << 30)
 
-/*
- * After EINVAL, which may come from direct I/O that this filesystem cannot do with unaligned
- * memory: ends that. Another thread may have done so meanwhile, so the call is repeated once
- * in any case.
- */
-static bool
-may_repeat(int fd, bool *repeated)
-{
-    int flags = fcntl(fd, F_GETFL);
-
-    if (*repeated || flags < 0) {
-        return false;
-    }
-    *repeated = true;
-    if ((flags & O_DIRECT) != 0) {
-        fcntl(fd, F_SETFL, flags & ~O_DIRECT);
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    }
-    return true;
-}
-
-static bool
-is_passing(int error, int fd, bool *repeated)
-{
-    return error == EINTR || (error == EINVAL && may_repeat(fd, repeated));
-}
-
 int
 tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const char *path,
                  size_t *ret_read)
 {
     size_t done = 0;
-    bool repeated = false;
 
     while (done < size) {
         size_t part = size - done < CALL_MAX ? size - done : CALL_MAX;
@@ -67,12 +39,10 @@ tosc__pread_full(int fd, void *bytes, size_t size, uint64_t offset, const char *
             tosc__sys.pread(fd, (char *)bytes + done, part, (off_t)(offset + done));
 
         if (n < 0) {
-            int error = errno;
-
-            if (is_passing(error, fd, &repeated)) {
+            if (errno == EINTR) {
                 continue;
             }
-            return tosc__fail_errno(error, path, "cannot read");
+            return tosc__fail_errno(errno, path, "cannot read");
         }
         if (n == 0) {
             break;
@@ -89,8 +59,6 @@ int
 tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
                   const char *path)
 {
-    bool repeated = false;
-
     while (count > 0) {
         ssize_t n;
 
@@ -106,7 +74,7 @@ tosc__pwrite_full(int fd, struct iovec *parts, int count, uint64_t offset,
         if (n <= 0) {
             int error = n == 0 ? EIO : errno;
 
-            if (is_passing(error, fd, &repeated)) {
+            if (error == EINTR) {
                 continue;
             }
             return tosc__fail_errno(error, path, "cannot write to");

@@ -152,8 +152,8 @@ examine(struct tosc__file *file, const char *path, bool *ret_empty)
 void
 tosc__file_forget_pages(const struct tosc__file *file)
 {
-    if (file->shared && !tosc__is_direct(file->fd)) {
-        posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (file->shared) {
+        tosc__forget_pages(file->fd);
     }
 }
 
