@@ -175,6 +175,22 @@ tosc__same_position(const tosc_position *a, const tosc_position *b)
 
 /* ---- history ---- */
 
+/* How many are of newer versions; mostly without a gap, so the place is known. */
+static int
+newer_than(const struct tosc__history *history, int64_t version)
+{
+    const struct tosc__made *made = history->made;
+    int newer = history->count;
+
+    if (newer > 0 && made[0].version - version < newer) {
+        newer = made[0].version > version ? (int)(made[0].version - version) : 0;
+    }
+    while (newer > 0 && made[newer - 1].version <= version) {
+        newer--;
+    }
+    return newer;
+}
+
 /* Takes `count` away at `index`. */
 static void
 take_out(struct tosc__history *history, int index, int count)
@@ -188,13 +204,10 @@ void
 tosc__history_add(struct tosc__history *history, int64_t version, const uint8_t id[16])
 {
     struct tosc__made *made = history->made;
-    int newer = 0; /* so many are */
+    int newer = newer_than(history, version);
 
     if (tosc__is_zero(id, sizeof(made->id))) {
         return;
-    }
-    while (newer < history->count && made[newer].version > version) {
-        newer++;
     }
     if (newer < history->count && made[newer].version == version) {
         if (memcmp(made[newer].id, id, sizeof(made[newer].id)) == 0) {
@@ -243,22 +256,14 @@ tosc__history_differs(const struct tosc__history *a, const struct tosc__history 
 void
 tosc__history_cut(struct tosc__history *history, int64_t newest)
 {
-    int newer = 0;
-
-    while (newer < history->count && history->made[newer].version > newest) {
-        newer++;
-    }
-    take_out(history, 0, newer);
+    take_out(history, 0, newer_than(history, newest));
 }
 
 const uint8_t *
 tosc__history_find(const struct tosc__history *history, int64_t version)
 {
-    int newer = 0;
+    int newer = newer_than(history, version);
 
-    while (newer < history->count && history->made[newer].version > version) {
-        newer++;
-    }
     return newer < history->count && history->made[newer].version == version
                ? history->made[newer].id
                : NULL;

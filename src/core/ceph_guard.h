@@ -19,7 +19,7 @@
 #define TOSC__HOLDER_NAME "tosc.holder"
 #define TOSC__HOLDER_SIZE 16
 #define TOSC__HISTORY_NAME "tosc.history"
-#define TOSC__HISTORY_MAX 32
+#define TOSC__HISTORY_MAX 128
 #define TOSC__HISTORY_ROOM (16 + 16 * TOSC__HISTORY_MAX)
 
 /* What the object is at. */

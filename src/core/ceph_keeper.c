@@ -5,8 +5,8 @@
  * While the exclusive lock is held it renews the lease. And it sends notices in a stream
  * of commits: where one follows the other without a pause, a notice for each would cost
  * as much as a quarter of the commits themselves, so one is sent every STREAM_NS; fewer
- * where those before are not acknowledged. A commit after a pause is always told of at
- * once, by who made it; what is decided about that is here too.
+ * where those before are not acknowledged. Else a commit after a pause is told of at once,
+ * by who made it; what is decided about that is here too.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -189,7 +189,10 @@ leave_to_keeper(struct tosc__ceph *be, const tosc_position *at, int64_t now)
     if (be->notice_at == 0 && now >= be->noticed_at + pace) {
         return false;
     }
-    be->notice = *at;
+    if (be->notice_at == 0 || at->version > be->notice.version
+        || memcmp(at->store_id, be->notice.store_id, sizeof(at->store_id)) != 0) {
+        be->notice = *at;
+    }
     if (be->notice_at == 0) {
         be->notice_at = be->noticed_at + pace;
         if (call_keeper(be)) {

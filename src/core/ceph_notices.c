@@ -347,9 +347,18 @@ tosc__ceph_tell_commit(struct tosc__ceph *be, const tosc_position *at)
     say(be, at->version, at, NULL);
 }
 
+/* Who waits for the lock looks often in any case: commits go first where there is no room. */
 void
 tosc__ceph_tell_lock_free(struct tosc__ceph *be)
 {
+    int64_t pace;
+
+    pthread_mutex_lock(&be->mutex);
+    pace = tosc__ceph_notice_pace(be);
+    pthread_mutex_unlock(&be->mutex);
+    if (pace == PACE_MAX_NS) {
+        return;
+    }
     say(be, LOCK_IS_FREE, NULL, NULL);
 }
 

@@ -117,7 +117,7 @@ limit_of_commit(const struct tosc__ceph_limit *limit)
 static enum tosc__ceph_outcome
 send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
      struct tosc__ceph_change *change, const struct tosc__ceph_limit *limit,
-     enum tosc__ceph_telling *ret_telling, bool *ret_late, int *ret_status)
+     enum tosc__ceph_telling *ret_telling, bool *late, int *ret_status)
 {
     struct tosc__ceph_limit part = limit_of_commit(limit);
     enum tosc__ceph_telling telling = tosc__ceph_begin_commit(be, change->size);
@@ -137,7 +137,7 @@ send(struct tosc__ceph *be, const struct tosc__ceph_state *from,
         pthread_mutex_unlock(&be->mutex);
     }
     *ret_telling = telling;
-    *ret_late = took >= ONCE_NS;
+    *late = *late || took >= ONCE_NS;
     return outcome;
 }
 
@@ -150,10 +150,24 @@ try_again(struct tosc__ceph *be, const void *holder, struct tosc__ceph_limit *li
     return *ret_status == 0 ? STEP_AGAIN : STEP_FAILED;
 }
 
-/* A commit from `from` to the change's guard. *ret_status: of STEP_FAILED. */
+/* A commit was refused, or cannot be made any more: perhaps a copy of it was done. */
+static int
+was_done(struct tosc__ceph *be, const struct tosc__ceph_state *from, const uint8_t id[16],
+         bool late, const struct tosc__ceph_limit *limit)
+{
+    return late
+               ? tosc__ceph_settle(be, from, id, false, TOSC__CEPH_AGAIN, limit->deadline)
+               : tosc__ceph_refused(be, from, id, limit);
+}
+
+/*
+ * A commit from `from` to the change's guard. *late: this or an earlier try of it took so
+ * long that there may be further copies of it. *ret_status: of STEP_FAILED.
+ */
 static enum step
 commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state *from,
-       struct tosc__ceph_change *change, struct tosc__ceph_limit *limit, int *ret_status)
+       struct tosc__ceph_change *change, struct tosc__ceph_limit *limit, bool *late,
+       int *ret_status)
 {
     struct tosc__ceph_state after = *from;
     struct tosc__ceph_mark mark = tosc__ceph_mark(be);
@@ -162,11 +176,10 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     uint8_t room[TOSC__HOLDER_SIZE];
     enum tosc__ceph_telling telling;
     enum tosc__ceph_outcome outcome;
-    bool late;
     int status;
 
     change->holder = tosc__ceph_token(be, holder, room);
-    outcome = send(be, from, change, limit, &telling, &late, &status);
+    outcome = send(be, from, change, limit, &telling, late, &status);
     if (outcome == TOSC__CEPH_APPLIED) {
         status = 0;
     } else if (outcome == TOSC__CEPH_LOST) {
@@ -174,12 +187,16 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
     } else if (outcome != TOSC__CEPH_FAILED) {
         /* What was remembered is refuted, even if what there is now is an older copy. */
         tosc__ceph_forget(be);
-        status = late ? tosc__ceph_settle(be, from, id, false, TOSC__CEPH_AGAIN,
-                                          limit->deadline)
-                      : tosc__ceph_refused(be, from, id, limit);
+        status = was_done(be, from, id, *late, limit);
     }
     if (status == TOSC__CEPH_AGAIN) {
-        return try_again(be, holder, limit, ret_status);
+        enum step step = try_again(be, holder, limit, ret_status);
+
+        if (step != STEP_FAILED || !*late) {
+            return step;
+        }
+        status = tosc__ceph_settle(be, from, id, true, *ret_status,
+                                   tosc__now() + be->timeout_ns / 3);
     }
     if (status != 0) {
         *ret_status = status;
@@ -195,21 +212,25 @@ commit(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
 }
 
 /*
- * The store is not (any more) where a change is to be made. If that was sent before and
- * refused, as somebody had the lock, this may be its own doing: when a connection breaks
- * librados sends another copy, and the OSD may come to the two in any order. `sent` is what
- * it was sent from, NULL: it was not. *ret is the guard that it sets. 0 it is stored;
- * TOSC__CEPH_AGAIN; TOSC_ECONFLICT, or a failure.
+ * The store is `now`, where a change cannot be made. If that was sent before and refused, as
+ * somebody had the lock, this may be its own doing: when a connection breaks librados sends
+ * another copy, and the OSD may come to the two in any order. `sent` is what it was sent
+ * from, NULL: it was not. *ret is the guard that it sets. 0 it is stored; TOSC__CEPH_AGAIN;
+ * TOSC_ECONFLICT, or a failure.
  */
 static int
-moved_on(struct tosc__ceph *be, const struct tosc__ceph_state *sent,
-         const struct tosc__guard *ret, const struct tosc__ceph_limit *limit)
+moved_on(struct tosc__ceph *be, const struct tosc__ceph_state *now,
+         const struct tosc__ceph_state *sent, bool late, const struct tosc__guard *ret,
+         const struct tosc__ceph_limit *limit)
 {
-    int status = TOSC_ECONFLICT;
+    int status;
 
-    if (sent != NULL) {
-        status = tosc__ceph_refused(be, sent, ret->commit_id, limit);
+    if (sent == NULL || now->guard.version <= sent->guard.version
+        || (sent->guard.version > 0
+            && memcmp(now->guard.store_id, sent->guard.store_id, 16) != 0)) {
+        return TOSC_ECONFLICT;
     }
+    status = was_done(be, sent, ret->commit_id, late, limit);
     if (status == 0) {
         tosc_position at = tosc__guard_position(ret);
 
@@ -277,7 +298,8 @@ add_history(struct tosc__ceph *be, const struct tosc__guard *guard,
 static enum step
 replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state *from,
         const void *data, size_t size, const uint8_t id[16],
-        struct tosc__ceph_limit *limit, struct tosc__guard *ret, int *ret_status)
+        struct tosc__ceph_limit *limit, bool *late, struct tosc__guard *ret,
+        int *ret_status)
 {
     struct tosc__frames frames = {.bytes = NULL};
     struct tosc__history history = {.count = 0};
@@ -295,6 +317,7 @@ replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state
     guard.base_version = guard.version;
     memcpy(guard.commit_id, id, sizeof(guard.commit_id));
     add_history(be, &from->guard, &history);
+    tosc__history_add(&history, guard.version, id);
     if (!tosc__frames_header(&frames, &identity)
         || !tosc__frames_record(&frames, &identity, TOSC__BASE, guard.version, id, data,
                                 size)) {
@@ -305,7 +328,7 @@ replace(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state
         guard.last = 0;
         change.bytes = frames.bytes;
         change.size = frames.size;
-        step = commit(be, holder, from, &change, limit, ret_status);
+        step = commit(be, holder, from, &change, limit, late, ret_status);
     }
     tosc__frames_free(&frames);
     *ret = guard;
@@ -356,6 +379,7 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
     struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
     const struct tosc__ceph_state *sent = NULL;
     struct tosc__ceph_state from;
+    bool late = false;
     tosc_commit_id own;
     int status = check_size(be, size);
 
@@ -373,7 +397,7 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
         }
         if (!is_met(demand, &now.guard)
             || (sent != NULL && now.guard.version != sent->guard.version)) {
-            status = moved_on(be, sent, ret, &limit);
+            status = moved_on(be, &now, sent, late, ret, &limit);
             if (status == TOSC_ECONFLICT && demand->anything) {
                 sent = NULL;
             } else if (status != TOSC__CEPH_AGAIN) {
@@ -383,7 +407,8 @@ replace_on_demand(struct tosc__ceph *be, const void *holder, const void *data,
             continue;
         }
         from = now;
-        step = replace(be, holder, &from, data, size, id->bytes, &limit, ret, &status);
+        step = replace(be, holder, &from, data, size, id->bytes, &limit, &late, ret,
+                       &status);
         sent = &from;
         if (step == STEP_DONE) {
             return 0;
@@ -433,7 +458,8 @@ tosc__ceph_try_write(void *impl, const void *holder, const void *data, size_t si
 static enum step
 append(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state *from,
        const void *data, size_t size, const tosc_commit_id *id,
-       struct tosc__ceph_limit *limit, struct tosc__guard *ret, int *ret_status)
+       struct tosc__ceph_limit *limit, bool *late, struct tosc__guard *ret,
+       int *ret_status)
 {
     struct tosc__guard guard = from->guard;
     struct tosc__frames frames = {.offset = guard.tail};
@@ -453,7 +479,7 @@ append(struct tosc__ceph *be, const void *holder, const struct tosc__ceph_state 
         guard.last = guard.tail;
         guard.tail += frames.size;
         memcpy(guard.commit_id, id->bytes, sizeof(guard.commit_id));
-        step = commit(be, holder, from, &change, limit, ret_status);
+        step = commit(be, holder, from, &change, limit, late, ret_status);
     }
     tosc__frames_free(&frames);
     *ret = guard;
@@ -470,6 +496,7 @@ append_after(struct tosc__ceph *be, const void *holder, const void *data, size_t
     struct tosc__ceph_limit limit = tosc__ceph_limit(be, NULL, &pending);
     const struct tosc__ceph_state *sent = NULL;
     struct tosc__ceph_state from;
+    bool late = false;
     int status = check_size(be, size);
 
     for (int tries = 0; status == 0 && tries <= be->max_retries; tries++) {
@@ -483,7 +510,7 @@ append_after(struct tosc__ceph *be, const void *holder, const void *data, size_t
         }
         at = tosc__guard_position(&now.guard);
         if (!tosc__same_position(&at, known)) {
-            status = moved_on(be, sent, ret, &limit);
+            status = moved_on(be, &now, sent, late, ret, &limit);
             if (status != TOSC__CEPH_AGAIN) {
                 return status;
             }
@@ -491,7 +518,7 @@ append_after(struct tosc__ceph *be, const void *holder, const void *data, size_t
             continue;
         }
         from = now;
-        step = append(be, holder, &from, data, size, id, &limit, ret, &status);
+        step = append(be, holder, &from, data, size, id, &limit, &late, ret, &status);
         sent = &from;
         if (step == STEP_DONE) {
             return 0;

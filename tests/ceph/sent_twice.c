@@ -99,7 +99,7 @@ main(int argc, char **argv)
     commit.known = at;
     must(ops->lock(impl, &holder, INT64_MAX) == 0);
     must(pthread_create(&thread, NULL, make_commit, &commit) == 0);
-    rest(500);
+    rest(1500);
     must(!__atomic_load_n(&commit.done, __ATOMIC_ACQUIRE));
     must(ops->append(impl, &holder, "+new", 4, same ? &id : &other_id, &at, &data) == 0);
     must(data.at.version == at.version + 1);

@@ -6,7 +6,7 @@ import time
 
 import tosc
 
-IDS = 32
+IDS = 128
 COMMITTING = '''
     import contextlib
     manager = tosc.Manager(open_store('ceph:' + sys.argv[1]))

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -129,14 +130,22 @@ def test_a_process_that_was_frozen_hears_and_tells(cluster, name, children):
     assert late.line(5) == 'seen'
 
 
+def counters_of(path):
+    """librados's own, by the socket that it makes at this path."""
+    with socket.socket(socket.AF_UNIX) as talk:
+        talk.connect(path)
+        talk.sendall(b'{"prefix": "perf dump"}\0')
+        return json.loads(talk.makefile('rb').read()[4:])
+
+
 def test_notices_that_a_frozen_process_does_not_acknowledge_do_not_pile_up(cluster, name, children,
                                                                            tmp_path):
     """After an interruption librados sends all of them again, to all. And others hear soon."""
     with open(cluster.environment['CEPH_CONF'], encoding='utf-8') as file:
         text = file.read()
-    socket = tmp_path / 'asok'
+    path = str(tmp_path / 'asok')
     conf = tmp_path / 'ceph.conf'
-    conf.write_text(f'{text}\n[client]\nadmin_socket = {socket}\n')
+    conf.write_text(f'{text}\n[client]\nadmin_socket = {path}\n')
     manager = tosc.Manager(cluster.backend(name, poll_interval=RARELY))
     manager.write({'n': 0})
     data = manager.read()
@@ -161,8 +170,7 @@ def test_notices_that_a_frozen_process_does_not_acknowledge_do_not_pile_up(clust
             begin = time.monotonic()
             wait_until(lambda n=n: data['n'] == n, timeout=5)
             slowest = max(slowest, time.monotonic() - begin)
-            dump = json.loads(cluster.do('ceph', '--admin-daemon', str(socket), 'perf', 'dump'))
-            most = max(most, dump['objecter']['linger_active'])
+            most = max(most, counters_of(path)['objecter']['linger_active'])
     frozen.signal(signal.SIGCONT)
     assert 4 < most <= 26, most  # 24 notices and two watches
     assert slowest < 0.5, slowest
@@ -342,6 +350,40 @@ def test_a_frozen_program_finds_an_older_copy_that_was_put_back(cluster, name, c
         assert frozen.line() == str(expected)
         assert frozen.line() == 'committed'
         assert manager.refresh()['done'] == [*dict(expected)['done'], 'more']
+    finally:
+        cluster.rados('-p', cluster.pool, 'rmsnap', name)
+
+
+def test_a_commit_to_another_state_of_the_same_version_is_a_conflict(cluster, name, children):
+    """An older copy was put back, and as much committed since."""
+    manager = tosc.Manager(cluster.backend(name))
+    manager.write({'n': 0})
+    cluster.snapshot(name)
+    try:
+        manager.read()['n'] = 1
+        child = children('''
+            from opening import ceph_arguments
+            backend = tosc.CephBackend(**ceph_arguments(sys.argv[1], poll_interval=600))
+            manager = tosc.Manager(backend)
+            print(manager.read()['n'])
+            sys.stdin.readline()
+            try:
+                with manager.transaction():
+                    manager.read(None)['n'] = 5
+            except tosc.TransactionError:
+                print('conflict', manager.read()['n'])
+        ''', name)
+        assert child.line() == '1'
+        version = manager.version
+        child.signal(signal.SIGSTOP)
+        manager.close()
+        cluster.rados('-p', cluster.pool, 'rollback', name, name)
+        manager = tosc.Manager(cluster.backend(name))
+        manager.read()['n'] = 2
+        assert manager.version == version
+        child.send()
+        child.signal(signal.SIGCONT)
+        assert child.line() == 'conflict 2'
     finally:
         cluster.rados('-p', cluster.pool, 'rmsnap', name)
 
